@@ -1,0 +1,1 @@
+"""Building a high-quality data set: upscale, refine, judge, and the job that does it."""

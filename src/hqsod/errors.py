@@ -1,0 +1,45 @@
+"""What can go wrong, said so that the reader knows what to do next.
+
+Every error carries three things: what came, what was expected, and what to do now. The command
+line prints them as one line; `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+
+class HqsodError(Exception):
+    """Base of every error a user can cause or mend.
+
+    Args:
+        got: what came, naming the file or the value.
+        expected: what would have been right, without a full stop.
+        fix: what to do now, an imperative without a full stop.
+    """
+
+    def __init__(self, got: str, expected: str = "", fix: str = "") -> None:
+        self.got, self.expected, self.fix = got, expected, fix
+        super().__init__(got, expected, fix)
+
+    def __str__(self) -> str:
+        parts = [self.got]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.fix:
+            parts.append(self.fix)
+        return "; ".join(parts)
+
+
+class InputError(HqsodError):
+    """A file, folder or array that cannot be used as it is."""
+
+
+class SettingsError(HqsodError):
+    """An option, recipe or environment that asks for what cannot be had."""
+
+
+class WeightsError(HqsodError):
+    """Weights that are missing, damaged or made for another network."""
+
+
+class OutputError(HqsodError):
+    """A result that could not be written, or a destination in use."""

@@ -1,0 +1,1 @@
+"""The networks: SwinIR (upscaler), CascadePSP (refiner), PurNet (saliency)."""

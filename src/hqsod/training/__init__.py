@@ -1,0 +1,1 @@
+"""Training PurNet: data, stages as values, and the job."""

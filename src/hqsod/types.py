@@ -1,0 +1,56 @@
+"""The few dataclasses that several parts share. All frozen; sizes are (height, width)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A photograph and its mask.
+
+    Attributes:
+        stem: the name both are known by, unique within a data set.
+        image: path of the photograph.
+        mask: path of the mask.
+    """
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a picture lies on its canvas, in pixels.
+
+    Attributes:
+        canvas: (height, width) of the canvas.
+        top: first row of the picture.
+        left: first column of the picture.
+        size: (height, width) of the picture.
+    """
+
+    canvas: tuple[int, int]
+    top: int
+    left: int
+    size: tuple[int, int]
+
+    @classmethod
+    def centred(cls, size: tuple[int, int], canvas: tuple[int, int]) -> Placement:
+        """Place a picture of `size` in the centre of `canvas`, rounding up and left.
+
+        Raises:
+            ValueError: the picture is larger than the canvas.
+        """
+        (height, width), (rows, columns) = size, canvas
+        if height > rows or width > columns:
+            raise ValueError(f"a picture of {height} x {width} does not fit {rows} x {columns}")
+        return cls(canvas, (rows - height) // 2, (columns - width) // 2, size)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that the picture covers."""
+        height, width = self.size
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
