@@ -1,0 +1,40 @@
+"""How to cite what hqsod builds on: one BibTeX entry for each work, used by cards and commands."""
+
+from __future__ import annotations
+
+CITATIONS = {
+    "duts": """@inproceedings{wang2017learning,
+  title     = {Learning to Detect Salient Objects with Image-level Supervision},
+  author    = {Wang, Lijun and Lu, Huchuan and Wang, Yifan and Feng, Mengyang and Wang, Dong
+               and Yin, Baocai and Ruan, Xiang},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2017}
+}""",
+    "swinir": """@inproceedings{liang2021swinir,
+  title     = {{SwinIR}: Image Restoration Using Swin Transformer},
+  author    = {Liang, Jingyun and Cao, Jiezhang and Sun, Guolei and Zhang, Kai and Van Gool, Luc
+               and Timofte, Radu},
+  booktitle = {IEEE International Conference on Computer Vision Workshops},
+  year      = {2021}
+}""",
+    "cascadepsp": """@inproceedings{cheng2020cascadepsp,
+  title     = {{CascadePSP}: Toward Class-Agnostic and Very High-Resolution Segmentation via
+               Global and Local Refinement},
+  author    = {Cheng, Ho Kei and Chung, Jihoon and Tai, Yu-Wing and Tang, Chi-Keung},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2020}
+}""",
+    "purnet": """@article{li2021salient,
+  title   = {Salient Object Detection with Purificatory Mechanism and Structural Similarity Loss},
+  author  = {Li, Jia and Su, Jinming and Xia, Changqun and Ma, Mingcan and Tian, Yonghong},
+  journal = {IEEE Transactions on Image Processing},
+  volume  = {30},
+  year    = {2021}
+}""",
+    "resnet": """@inproceedings{he2016deep,
+  title     = {Deep Residual Learning for Image Recognition},
+  author    = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2016}
+}""",
+}

@@ -1,0 +1,1 @@
+"""`hqsod build`, `check`, `upscale` and `refine`."""

@@ -1,0 +1,57 @@
+"""`hqsod weights`: list, fetch and verify weight files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hqsod.cli import app
+
+group = typer.Typer(help="List, fetch, verify and convert weight files.", no_args_is_help=True)
+app.add_typer(group, name="weights")
+
+
+@group.command("list")
+def list_files() -> None:
+    """Show every weight file hqsod knows by name, and whether it is at hand."""
+    from hqsod import weights
+
+    table = Table("name", "network", "size", "licence", "at hand")
+    for file in weights.registry().values():
+        size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
+        there = str(file.path) if file.path.is_file() else "no"
+        table.add_row(file.name, file.network, size, file.licence, there)
+    Console().print(table)
+
+
+@group.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names from `hqsod weights list`.")],
+    offline: Annotated[bool, typer.Option(help="Only look in the cache.")] = False,
+) -> None:
+    """Download weight files into the cache and check their hashes."""
+    from hqsod import weights
+
+    for name in names:
+        typer.echo(f"{name}: {weights.resolve(name, offline=offline)}")
+
+
+@group.command()
+def verify() -> None:
+    """Check the hash of every file at hand; exit status 1 when one is damaged."""
+    from hqsod import weights
+
+    damaged = False
+    for file in weights.registry().values():
+        if not file.path.is_file():
+            typer.echo(f"{file.name}: not at hand")
+        elif weights.is_intact(file.path, file.digest):
+            typer.echo(f"{file.name}: intact")
+        else:
+            damaged = True
+            typer.echo(f"{file.name}: DAMAGED; delete {file.path} and fetch it again")
+    if damaged:
+        raise typer.Exit(1)

@@ -1,0 +1,144 @@
+"""Finding photographs and their masks in the layouts the field uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hqsod.errors import InputError
+from hqsod.images import find_images
+from hqsod.types import Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a data set lays out its folders; `*` stands for any run of characters."""
+
+    name: str
+    images: str
+    masks: str
+
+
+# The first that fits is taken, so the particular ones stand before the general.
+LAYOUTS = (
+    Layout("DUTS", "*-Image", "*-Mask"),
+    Layout("DUT-OMRON", "DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+    Layout("PASCAL-S", "datasets/imgs/pascal", "datasets/masks/pascal"),
+    Layout("PurNet", "image", "groundtruth"),
+    Layout("ECSSD", "images", "ground_truth_mask"),
+    Layout("HKU-IS", "imgs", "gt"),
+    Layout("DUTS-HQ", "images", "hq-masks"),
+    Layout("images and masks", "images", "masks"),
+    Layout("Imgs and GT", "Imgs", "GT"),
+    Layout("image and mask", "image", "mask"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a data set's folders hold.
+
+    Attributes:
+        layout: the layout's name, in words.
+        pairs: photographs with a mask of the same stem, sorted by stem.
+        unpaired: photographs without a mask and masks without a photograph.
+        ambiguous: further files of a stem that already has one.
+    """
+
+    layout: str
+    pairs: tuple[Pair, ...]
+    unpaired: tuple[Path, ...]
+    ambiguous: tuple[Path, ...]
+
+
+def find_pairs(
+    source: Path, images: str | None = None, masks: str | None = None
+) -> tuple[Pair, ...]:
+    """The pairs of a data set, sorted by stem.
+
+    Raises:
+        InputError: as `inspect`, or not one pair was found.
+    """
+    found = inspect(source, images, masks)
+    if not found.pairs:
+        raise InputError(
+            f"{source}: no picture with a mask of the same name ({found.layout})",
+            "pairs such as x.jpg and x.png",
+            "name the folders with --images and --masks",
+        )
+    return found.pairs
+
+
+def inspect(source: Path, images: str | None = None, masks: str | None = None) -> Found:
+    """Look at a data set's folders without opening a picture.
+
+    Args:
+        source: the data set's folder, or a folder that holds just one.
+        images: folder of the photographs, absolute or within `source`; found where None.
+        masks: folder of the masks, likewise.
+
+    Raises:
+        InputError: no such folder, only one of the two named, or no known layout.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder")
+    if (images is None) != (masks is None):
+        raise InputError("only one of --images and --masks", "both or neither")
+    if images is not None and masks is not None:
+        folders = _subfolder(source, images), _subfolder(source, masks)
+        return _match("as told", *map(find_images, folders))
+    roots = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
+    for root in roots:
+        for layout in LAYOUTS:
+            if folders := _folders(root, layout):
+                return _match(f"{layout.name} layout", *map(find_images, folders))
+    return _flat(source)
+
+
+def _subfolder(source: Path, name: str) -> Path:
+    folder = source / Path(name).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    return folder
+
+
+def _folders(root: Path, layout: Layout) -> tuple[Path, Path] | None:
+    """The two folders of `layout` in `root`, when there is just one of each."""
+    images = [path for path in root.glob(layout.images) if path.is_dir()]
+    masks = [path for path in root.glob(layout.masks) if path.is_dir()]
+    return (images[0], masks[0]) if len(images) == len(masks) == 1 else None
+
+
+def _match(layout: str, images: list[Path], masks: list[Path]) -> Found:
+    image_of, doubled_images = _by_stem(images)
+    mask_of, doubled_masks = _by_stem(masks)
+    pairs = tuple(Pair(s, image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of))
+    alone = [image_of[s] for s in sorted(image_of.keys() - mask_of)]
+    alone += [mask_of[s] for s in sorted(mask_of.keys() - image_of)]
+    return Found(layout, pairs, tuple(alone), tuple(doubled_images + doubled_masks))
+
+
+def _flat(source: Path) -> Found:
+    """Photographs `x.jpg` beside masks `x.png` in one folder."""
+    files = find_images(source)
+    if not files:
+        known = "; ".join(f"{layout.images} + {layout.masks}" for layout in LAYOUTS)
+        raise InputError(
+            f"{source}: no known layout",
+            f"one of {known}; or x.jpg beside x.png",
+            "name the folders with --images and --masks",
+        )
+    photographs = [file for file in files if file.suffix.lower() != ".png"]
+    masks = [file for file in files if file.suffix.lower() == ".png"]
+    return _match("flat layout", photographs, masks)
+
+
+def _by_stem(files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
+    first: dict[str, Path] = {}
+    doubled = []
+    for file in files:
+        if file.stem in first:
+            doubled.append(file)
+        else:
+            first[file.stem] = file
+    return first, doubled

@@ -1,0 +1,62 @@
+"""Where networks run, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from hqsod.errors import SettingsError
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device.
+
+    Raises:
+        SettingsError: CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(
+            f"--device {name}: PyTorch {torch.__version__} finds no CUDA device",
+            "a machine with one",
+            "use --device cpu, or install a CUDA build of PyTorch and its driver",
+        )
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise SettingsError(f"--device {name}", "auto, cpu, cuda or cuda:N") from None
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Turn `auto`, `float32` or `bf16` into a dtype.
+
+    `auto` is bf16 where the processor or the GPU multiplies it natively, float32 elsewhere: bf16
+    without such instructions is emulated, and slower than float32.
+
+    Raises:
+        SettingsError: the name is none of these.
+    """
+    if name == "auto":
+        return torch.bfloat16 if has_native_bf16(device) else torch.float32
+    if name not in PRECISIONS:
+        raise SettingsError(f"--precision {name}", f"auto, {' or '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether `device` has bf16 matrix instructions."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def describe(device: torch.device, precision: torch.dtype) -> str:
+    """One line for the user: the device, its name and the precision."""
+    where = (
+        f"{device} ({torch.cuda.get_device_name(device)})"
+        if device.type == "cuda"
+        else f"{device} ({torch.get_num_threads()} threads)"
+    )
+    return f"{where}, {'bf16' if precision is torch.bfloat16 else 'float32'}"

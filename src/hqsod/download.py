@@ -1,0 +1,89 @@
+"""Downloads that can be broken off and taken up again, and are whole or absent.
+
+Pooch checks the hash and gives the file its name; its own downloader starts from the first byte
+each time, so the one here, through Pooch's extension point, keeps what came before a break.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+from filelock import FileLock
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from hqsod.progress import console
+
+CHUNK = 1 << 20
+TIMEOUT = 30  # seconds without a byte before an address counts as out of reach
+
+
+def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
+    """Download to `path` from the first address that answers with the right file.
+
+    Args:
+        urls: addresses of the same file.
+        path: where it shall lie.
+        digest: `sha256:...` or `md5:...`, checked before the file gets its name.
+        size: bytes expected, 0 where not known; more than that is refused.
+
+    Returns:
+        Why each address failed; `path` exists unless there is one reason for each.
+    """
+    pooch.get_logger().setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reasons: list[str] = []
+    with FileLock(path.with_name(path.name + ".lock")):  # two processes, one download
+        for url in urls:
+            resume = _Resume(path.with_name(path.name + ".part"), size)
+            try:
+                pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
+            except requests.RequestException as error:
+                reasons.append(f"{url} is out of reach ({error})")
+            except ValueError:  # what Pooch raises for another hash
+                reasons.append(f"{url} sent a file with another hash")
+            else:
+                break
+    return reasons
+
+
+class _Resume:
+    """A Pooch downloader that continues `part` where it ends."""
+
+    def __init__(self, part: Path, size: int) -> None:
+        self.part, self.size = part, size
+
+    def __call__(self, url: str, output_file: str, _pooch: Any) -> None:
+        start = self.part.stat().st_size if self.part.is_file() else 0
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            if answer.status_code != requests.codes.requested_range_not_satisfiable:
+                answer.raise_for_status()
+                resumed = answer.status_code == requests.codes.partial_content
+                self._receive(answer, start if resumed else 0)
+            # else the part is whole already, and its hash decides
+        self.part.replace(output_file)
+
+    def _receive(self, answer: requests.Response, start: int) -> None:
+        total = self.size or start + int(answer.headers.get("Content-Length", 0)) or None
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with (
+            self.part.open("ab" if start else "wb") as file,
+            Progress("{task.description}", *columns, console=console) as progress,
+        ):
+            task = progress.add_task(self.part.stem, total=total, completed=start)
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+                progress.advance(task, len(chunk))
+                if self.size and file.tell() > self.size:
+                    raise ValueError("more bytes than the published file has")

@@ -1,0 +1,73 @@
+"""One progress bar for every job: done, pictures per second, time left; on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+console = Console(stderr=True)
+
+
+class _Speed(ProgressColumn):
+    """Units per second, or seconds per unit where that reads better."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text(f"- {self.unit}/s")
+        return Text(
+            f"{speed:.1f} {self.unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{self.unit}"
+        )
+
+
+class Bar:
+    """A running bar: call `advance` once for each unit done, `note` for a line above the bar."""
+
+    def __init__(self, progress: Progress, total: int, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more units as done."""
+        self._progress.advance(self._task, count)
+
+    def note(self, line: str) -> None:
+        """Print one line without breaking the bar."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(total: int, description: str, unit: str = "pictures") -> Iterator[Bar]:
+    """Show a bar while the block runs.
+
+    Args:
+        total: number of units to come.
+        description: what is being done, one word or two.
+        unit: what is counted, in the plural.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(unit),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, total, description)

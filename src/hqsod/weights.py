@@ -1,0 +1,208 @@
+"""Weight files: where they come from, whether they are whole, how they are read and written.
+
+A registry names every file with its addresses, hash, size, licence and citation. Files are kept in
+the user's cache folder, or where the environment variable HQSOD_CACHE says. A path is accepted
+wherever a name is. Nothing is unpickled: `torch.load` runs with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hqsod.errors import InputError, WeightsError
+from hqsod.images import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CACHE_VARIABLE = "HQSOD_CACHE"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A published weight file.
+
+    Attributes:
+        name: what users call it.
+        file: its file name in the cache.
+        urls: addresses to try, in this order; empty for a file that ships with hqsod.
+        digest: `sha256:...` or `md5:...`.
+        size: bytes, or 0 where the publisher does not say.
+        network: what it is.
+        licence: the licence of the weights.
+        citation: key into `hqsod.citations.CITATIONS`.
+    """
+
+    name: str
+    file: str
+    urls: tuple[str, ...]
+    digest: str
+    size: int
+    network: str
+    licence: str
+    citation: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies, or will lie once fetched."""
+        if not self.urls:
+            return Path(str(resources.files("hqsod") / "pretrained" / self.file))
+        return cache_folder() / self.file
+
+
+@cache
+def registry() -> dict[str, WeightFile]:
+    """Every weight file hqsod knows by name, from the package's `weights.json`."""
+    entries = json.loads((resources.files("hqsod") / "weights.json").read_text("utf-8"))
+    files = (WeightFile(**{**entry, "urls": tuple(entry["urls"])}) for entry in entries)
+    return {file.name: file for file in files}
+
+
+def cache_folder() -> Path:
+    """The folder of downloaded weights: HQSOD_CACHE, or the system's place for caches."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser()
+    import pooch  # slow to import, and only this needs it
+
+    return Path(pooch.os_cache("hqsod"))
+
+
+def at_hand(name: str) -> bool:
+    """Whether `name` can be used without a download: a path, or a file in the cache or package."""
+    return Path(name).is_file() or (name in registry() and registry()[name].path.is_file())
+
+
+def resolve(name: str, *, offline: bool = False) -> Path:
+    """Find the file behind a name or path, downloading it where needed; its hash is checked.
+
+    Args:
+        name: a name in `registry()`, or the path of a file of your own (taken as it is).
+        offline: never use the network.
+
+    Raises:
+        WeightsError: no such name or file, a hash that differs, or an address out of reach.
+    """
+    if name not in registry():
+        path = Path(name).expanduser()
+        if not path.is_file():
+            known = ", ".join(registry())
+            raise WeightsError(
+                f"weights '{name}': no such name or file", f"a path or one of {known}"
+            )
+        return path
+    entry = registry()[name]
+    if not entry.path.is_file():
+        if offline or not entry.urls:
+            raise _missing(entry, "it is not in the cache and downloads are off")
+        from hqsod import download
+
+        reasons = download.fetch(entry.urls, entry.path, entry.digest, entry.size)
+        if not entry.path.is_file():
+            raise _missing(entry, "; ".join(reasons))
+    _require_intact(entry.path, entry.digest)
+    return entry.path
+
+
+def _missing(entry: WeightFile, reason: str) -> WeightsError:
+    return WeightsError(
+        f"weights '{entry.name}': {reason}",
+        "",
+        f"download {entry.urls[0] if entry.urls else 'hqsod again'} by hand and put it at "
+        f"{entry.path} (or set {CACHE_VARIABLE}, or pass its path instead of the name)",
+    )
+
+
+def _require_intact(path: Path, digest: str) -> None:
+    if not is_intact(path, digest):
+        raise WeightsError(
+            f"{path}: its hash is not the published one",
+            digest,
+            "delete the file and fetch it again",
+        )
+
+
+def is_intact(path: Path, digest: str) -> bool:
+    """Whether the file's hash is `digest` (`sha256:...` or `md5:...`)."""
+    algorithm, _, expected = digest.partition(":")
+    return _hash(path, algorithm, path.stat().st_mtime_ns, path.stat().st_size) == expected
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return _hash(path, "sha256", path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@cache
+def _hash(path: Path, algorithm: str, _modified: int, _size: int) -> str:
+    """Hash once for each state of the file: time and size are there to key the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors, on the CPU.
+
+    Args:
+        path: safetensors, or a PyTorch file whose tensors may lie under `params_ema`, `params`,
+            `state_dict` or `model`.
+
+    Raises:
+        WeightsError: not such a file, damaged, or holding anything but tensors.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        return load_with_metadata(path)[0]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling damaged bytes raises almost anything
+        raise WeightsError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})",
+            "a PyTorch or safetensors file that holds tensors alone",
+        ) from error
+    for key in ("params_ema", "params", "state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise WeightsError(f"{path}: holds more than named tensors", "a state dict")
+    return dict(state)
+
+
+def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and the text metadata of a safetensors file, such as the network's settings.
+
+    Raises:
+        WeightsError: not a safetensors file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: {error}", "a whole safetensors file") from error
+
+
+def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Args:
+        path: ends in `.safetensors`.
+        state: names and tensors.
+        metadata: text kept in the header, such as the network's settings.
+    """
+    from safetensors.torch import save as to_bytes
+
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}", "a name that ends in .safetensors")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_bytes(path, to_bytes(tensors, dict(metadata)))
