@@ -90,8 +90,8 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
     roots = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
     for root in roots:
         for layout in LAYOUTS:
-            if folders := _folders(root, layout):
-                return _match(f"{layout.name} layout", *map(find_images, folders))
+            if fitting := _folders(root, layout):
+                return _match(f"{layout.name} layout", *map(find_images, fitting))
     return _flat(source)
 
 

@@ -49,7 +49,7 @@ def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
             try:
                 pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
             except requests.RequestException as error:
-                reasons.append(f"{url} is out of reach ({error})")
+                reasons.append(f"{url} is out of reach ({type(error).__name__})")
             except ValueError:  # what Pooch raises for another hash
                 reasons.append(f"{url} sent a file with another hash")
             else:

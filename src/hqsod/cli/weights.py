@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +20,7 @@ def list_files() -> None:
     """Show every weight file hqsod knows by name, and whether it is at hand."""
     from hqsod import weights
 
-    table = Table("name", "network", "size", "licence", "at hand")
+    table = Table("name", "network", "size", "licence", "at hand", box=SIMPLE)
     for file in weights.registry().values():
         size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
         there = str(file.path) if file.path.is_file() else "no"

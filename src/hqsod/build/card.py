@@ -1,0 +1,144 @@
+"""What a person reads of a built data set: its card (README.md) and its contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hqsod import __version__, images
+from hqsod.build.pair import IMAGES, MASKS, REFINED
+from hqsod.citations import CITATIONS
+from hqsod.images import Array
+from hqsod.manifest import Manifest, Record
+
+SHEET = "contact-sheet.jpg"
+ROWS = 12  # pairs on the contact sheet: half the most doubtful, half spread over the rest
+CELL = 300  # pixels a side
+CAPTION = 24  # pixels below each row
+FLAG_COLOUR, TEXT_COLOUR, PAPER = (214, 40, 57), (30, 30, 30), (255, 255, 255)
+
+NETWORK_LICENCES = {"swinir": "Apache-2.0", "cascadepsp": "MIT"}
+
+
+def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
+    """Write card and contact sheet of the data set in `folder`.
+
+    Returns:
+        The paths of both.
+    """
+    records = list(manifest.latest().values())
+    built = [record for record in records if record.status == "built"]
+    card, sheet = folder / "README.md", folder / SHEET
+    recipes = [manifest.recipe(key) for key in sorted({record.recipe for record in built})]
+    images.write_bytes(card, _card(folder.resolve().name, records, recipes).encode())
+    if built:
+        images.write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
+    return card, sheet
+
+
+def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]]) -> str:
+    built = [record for record in records if record.status == "built"]
+    count = Counter(record.status for record in records)
+    works = _works(recipes)
+    sections = [
+        f"# {name}",
+        f"Made with hqsod {__version__}. {count['built']} pairs built, {count['rejected']} "
+        f"rejected, {sum(record.flagged for record in built)} flagged: look at those before you "
+        "train on them.",
+        _layout(built),
+        *(_recipe(recipe) for recipe in recipes),
+        _flagged(built),
+        _rejected(records),
+        "## Licences\n\nPictures and masks keep the licences and terms of the data set they were "
+        "made from; DUTS is for research. Networks: "
+        + "; ".join(f"{work} {NETWORK_LICENCES[work]}" for work in works if work != "duts")
+        + ("." if len(works) > 1 else "none used."),
+        "## Citations\n\nCite the source data set (DUTS, if it is that) and the networks:\n\n"
+        "```bibtex\n" + "\n".join(CITATIONS[work] for work in works) + "\n```",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _works(recipes: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys of the works to cite: the source data set and every network used."""
+    used = {str(recipe[role]) for recipe in recipes for role in ("upscaler", "refiner")}
+    found = (work for work in NETWORK_LICENCES if any(name.startswith(work) for name in used))
+    return ["duts", *found]
+
+
+def _layout(built: Sequence[Record]) -> str:
+    folders = {
+        IMAGES: "the enlarged pictures, RGB",
+        MASKS: "the masks, enlarged with Pillow's bicubic",
+        REFINED: "the refined masks",
+    }
+    present = {Path(file.path).parts[0] for record in built for file in record.outputs.values()}
+    rows = [f"- `{folder}/`: {what}" for folder, what in folders.items() if folder in present]
+    return "\n".join(
+        [
+            "## Layout",
+            "",
+            *rows,
+            "- `manifest.sqlite`: for each pair its sources, placement on the canvas, hashes, "
+            "timings and quality figures",
+            f"- `{SHEET}`: a look at {ROWS} of them",
+        ]
+    )
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    rows = "\n".join(f"| {key} | {'none' if v in (None, '') else v} |" for key, v in recipe.items())
+    return f"## Recipe `{recipe['recipe']}`\n\n| setting | value |\n| --- | --- |\n{rows}"
+
+
+def _flagged(records: Sequence[Record]) -> str:
+    rows = [
+        f"- `{record.stem}`: " + ", ".join(f"{k} {v:.3f}" for k, v in record.quality.items())
+        for record in sorted(records, key=lambda record: record.score or 0)
+        if record.flagged
+    ]
+    return "\n".join(["## Flagged refined masks, most doubtful first", "", *rows]) if rows else ""
+
+
+def _rejected(records: Sequence[Record]) -> str:
+    rows = [f"- `{r.stem}`: {r.notes}" for r in records if r.status == "rejected"]
+    return "\n".join(["## Rejected pairs", "", *rows]) if rows else ""
+
+
+def _contact_sheet(folder: Path, built: Sequence[Record]) -> Array:
+    """Rows of picture, mask and refined mask; flagged ones stand first, framed in red."""
+    rows = [_row(folder, record) for record in _choose(built)]
+    return np.asarray(np.vstack(rows), np.uint8)
+
+
+def _choose(built: Sequence[Record]) -> list[Record]:
+    by_trust = sorted(built, key=lambda record: (record.score is None, record.score, record.stem))
+    if len(by_trust) <= ROWS:
+        return by_trust
+    doubtful, rest = by_trust[: ROWS // 2], by_trust[ROWS // 2 :]
+    spread = np.linspace(0, len(rest) - 1, ROWS - len(doubtful)).astype(int)
+    return doubtful + [rest[index] for index in spread]
+
+
+def _row(folder: Path, record: Record) -> Array:
+    sheet = Image.new("RGB", (3 * CELL, CELL + CAPTION), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    layers = [layer for layer in (IMAGES, MASKS, REFINED) if layer in record.outputs]
+    for column, layer in enumerate(layers):
+        with Image.open(folder / record.outputs[layer].path) as picture:
+            picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
+            cell = picture.convert("RGB")
+        left = column * CELL + (CELL - cell.width) // 2
+        sheet.paste(cell, (left, (CELL - cell.height) // 2))
+    trust = "" if record.score is None else f"  trust {record.score:.2f}"
+    caption = f"{record.stem}{trust}{'  FLAGGED' if record.flagged else ''}"
+    colour = FLAG_COLOUR if record.flagged else TEXT_COLOUR
+    draw.text((8, CELL + 3), caption, fill=colour, font=ImageFont.load_default(15))
+    if record.flagged:
+        draw.rectangle((0, 0, 3 * CELL - 1, CELL + CAPTION - 1), outline=FLAG_COLOUR, width=3)
+    return np.asarray(sheet)

@@ -1,0 +1,121 @@
+"""Where a build runs: this process, reading ahead and writing behind the networks.
+
+An engine is a function from batches of tasks to an iterator of records. It keeps a bounded number
+of pictures in memory, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+from hqsod.build import pair as steps
+from hqsod.build.pair import Source
+from hqsod.build.recipes import Settings
+from hqsod.build.refine import Refiner
+from hqsod.build.upscale import Upscaler
+from hqsod.errors import InputError
+from hqsod.manifest import File, Record
+from hqsod.types import Pair
+
+READ_AHEAD = 2  # batches decoded before the networks ask for them
+WRITERS = 4  # threads that judge, compress and write
+WRITE_BEHIND = 8  # pictures the networks may be ahead of the disk
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A pair to pass through the networks.
+
+    Attributes:
+        pair: the pair.
+        files: its hashes.
+        needed: False for a pair that is built already and only completes its batch, so that a
+            resumed run multiplies the same batches, and so writes the same bytes, as a whole one.
+    """
+
+    pair: Pair
+    files: dict[str, File]
+    needed: bool = True
+
+
+def run_local(
+    batches: Sequence[Sequence[Task]],
+    upscaler: Upscaler,
+    refiner: Refiner | None,
+    folder: Path,
+    settings: Settings,
+) -> Iterator[Record]:
+    """Build the batches in this process.
+
+    Yields:
+        One record for each needed task, in order, once its files are written.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    writing: deque[Future[Record]] = deque()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writer:
+        for batch, sources in _read_ahead(reader, batches, settings):
+            yield from (source for source in sources if isinstance(source, Record))
+            readable = [source for source in sources if isinstance(source, Source)]
+            needed = {task.pair.stem for task in batch if task.needed}
+            for enlarged in _through_networks(readable, upscaler, refiner, needed, settings):
+                writing.append(writer.submit(steps.write, enlarged, folder, settings))
+                while len(writing) > WRITE_BEHIND:
+                    yield writing.popleft().result()
+        for future in writing:
+            yield future.result()
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, batches: Iterable[Sequence[Task]], settings: Settings
+) -> Iterator[tuple[Sequence[Task], list[Source | Record]]]:
+    """Each batch with its sources as read, the next ones being read meanwhile."""
+    waiting = iter(batches)
+    reading = deque(
+        (batch, reader.submit(read_batch, batch, settings)) for batch in islice(waiting, READ_AHEAD)
+    )
+    while reading:
+        batch, future = reading.popleft()
+        for following in islice(waiting, 1):
+            reading.append((following, reader.submit(read_batch, following, settings)))
+        yield batch, future.result()
+
+
+def read_batch(batch: Sequence[Task], settings: Settings) -> list[Source | Record]:
+    """Read a batch; a pair that cannot be used becomes a record that says why."""
+    sources: list[Source | Record] = []
+    for task in batch:
+        try:
+            sources.append(steps.read(task.pair, task.files, settings))
+        except InputError as error:
+            sources.append(rejected(task, str(error), settings))
+    return sources
+
+
+def rejected(task: Task, reason: str, settings: Settings) -> Record:
+    """The record of a pair that could not be built."""
+    return Record(task.pair.stem, "rejected", settings.key, task.files, notes=reason)
+
+
+def _through_networks(
+    sources: Sequence[Source],
+    upscaler: Upscaler,
+    refiner: Refiner | None,
+    needed: set[str],
+    settings: Settings,
+) -> Iterator[steps.Enlarged]:
+    if not sources:
+        return
+    start = perf_counter()
+    upscaled = upscaler([source.image for source in sources])
+    seconds = (perf_counter() - start) / len(sources)
+    for source, image in zip(sources, upscaled, strict=True):
+        if source.pair.stem in needed:
+            yield steps.enlarge(source, image, refiner, seconds, settings)

@@ -1,0 +1,195 @@
+"""The job: a data set of photographs and masks goes in, its high-quality version comes out.
+
+    hash, plan batches -> read -> upscale -> place -> refine -> judge -> write -> record
+
+Killed at any moment and started again, it does what is missing and ends with the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from hqsod import images
+from hqsod.build import card
+from hqsod.build.engines import Task, rejected, run_local
+from hqsod.build.pair import hash_files, place
+from hqsod.build.recipes import Recipe, Settings
+from hqsod.build.refine import Refiner, load_refiner
+from hqsod.build.upscale import Upscaler, load_upscaler
+from hqsod.errors import InputError, OutputError
+from hqsod.manifest import File, Manifest, Record
+from hqsod.progress import Bar, progress_bar
+from hqsod.types import Pair
+
+GPU_BATCH = 8  # pictures of one size in the upscaler; on a CPU one fills the cores
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The networks of a recipe, loaded, and what they were loaded with."""
+
+    upscaler: Upscaler
+    refiner: Refiner | None
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        built: pairs built in this run.
+        kept: pairs that were up to date.
+        rejected: stems of the pairs that could not be built.
+        flagged: stems in the data set whose refined mask a person should look at.
+        card: the data set's README.
+        sheet: its contact sheet.
+    """
+
+    built: int
+    kept: int
+    rejected: tuple[str, ...]
+    flagged: tuple[str, ...]
+    card: Path
+    sheet: Path
+
+
+def load_engines(
+    recipe: Recipe, device: torch.device, precision: torch.dtype, *, fallback: bool
+) -> Engines:
+    """Load a recipe's networks, fetching weights where needed.
+
+    Raises:
+        WeightsError: weights cannot be had or do not fit.
+    """
+    upscaler = load_upscaler(recipe.upscaler, device, precision)
+    refiner = load_refiner(recipe.refiner, device, precision)
+    settings = Settings(
+        recipe=recipe.name,
+        upscaler=upscaler.name,
+        upscaler_weights=upscaler.weights,
+        refiner=refiner.name if refiner else "none",
+        refiner_weights=refiner.weights if refiner else "",
+        canvas=recipe.canvas,
+        precision=str(precision).removeprefix("torch."),
+        batch=GPU_BATCH if device.type == "cuda" else 1,
+        fallback=fallback,
+    )
+    return Engines(upscaler, refiner, settings)
+
+
+def build(pairs: Sequence[Pair], dest: Path, engines: Engines) -> Summary:
+    """Build a data set at `dest` from `pairs`, or bring it up to date.
+
+    Raises:
+        OutputError: `dest` cannot be written to, or another run is at work there.
+    """
+    settings = engines.settings
+    with _sole_run(dest), Manifest.open(dest, create=True) as manifest:
+        manifest.add_recipe(settings.key, settings.as_dict())
+        batches, unreadable = _plan(pairs, manifest.latest(), dest, settings)
+        to_build = sum(task.needed for batch in batches for task in batch)
+        failed: list[str] = []
+        with progress_bar(to_build, "building") as bar:
+            for record in unreadable:
+                _account(record, manifest, bar, failed)
+            for record in run_local(batches, engines.upscaler, engines.refiner, dest, settings):
+                _account(record, manifest, bar, failed)
+                bar.advance()
+        records = [record for record in manifest.latest().values() if record.status == "built"]
+        card_path, sheet = card.write(dest, manifest)
+    built = to_build + len(unreadable) - len(failed)
+    return Summary(
+        built=built,
+        kept=len(pairs) - built - len(failed),
+        rejected=tuple(failed),
+        flagged=tuple(record.stem for record in records if record.flagged),
+        card=card_path,
+        sheet=sheet,
+    )
+
+
+def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) -> None:
+    manifest.append(record)
+    if record.status == "rejected":
+        failed.append(record.stem)
+        bar.note(f"rejected: {record.notes}")
+    elif record.notes:
+        bar.note(f"converted: {record.notes}")
+
+
+@contextmanager
+def _sole_run(dest: Path) -> Iterator[None]:
+    """Hold the data set's lock; a killed run's lock is free at once."""
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with FileLock(dest / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise OutputError(
+            f"{dest}: another run is at work there", "", "wait for it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"{dest}: {error.strerror}", "a folder that can be written to", "mend its permissions"
+        ) from error
+
+
+def _plan(
+    pairs: Sequence[Pair], records: dict[str, Record], dest: Path, settings: Settings
+) -> tuple[list[list[Task]], list[Record]]:
+    """Batches of pictures of one size that hold work to do, and the pairs that cannot be opened."""
+    unreadable: list[Record] = []
+    by_size: dict[tuple[int, int], list[Task]] = {}
+
+    def look(pair: Pair) -> tuple[Task, tuple[int, int] | str]:
+        try:
+            task = Task(pair, hash_files(pair))
+        except InputError as error:
+            return Task(pair, {}), str(error)
+        current = _is_current(records.get(pair.stem), task.files, dest, settings)
+        task = Task(pair, task.files, needed=not current)
+        try:
+            size = images.read_size(pair.image)
+            place(size, settings, str(pair.image))
+        except InputError as error:
+            return task, str(error)
+        return task, size
+
+    with ThreadPoolExecutor() as pool:
+        for task, outcome in pool.map(look, pairs):
+            if isinstance(outcome, str):
+                unreadable.append(rejected(task, outcome, settings))
+            else:
+                by_size.setdefault(outcome, []).append(task)
+    step = settings.batch
+    batches = [
+        tasks[first : first + step]
+        for tasks in by_size.values()
+        for first in range(0, len(tasks), step)
+    ]
+    return [batch for batch in batches if any(task.needed for task in batch)], unreadable
+
+
+def _is_current(
+    record: Record | None, files: dict[str, File], dest: Path, settings: Settings
+) -> bool:
+    """Whether the pair was built from these bytes with these settings and its files are there."""
+    return (
+        record is not None
+        and record.status == "built"
+        and record.recipe == settings.key
+        and all(record.sources[name].sha256 == file.sha256 for name, file in files.items())
+        and all(_is_there(dest / file.path, file.size) for file in record.outputs.values())
+    )
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
