@@ -1,0 +1,64 @@
+"""Scores of saliency maps against ground truths, one picture at a time.
+
+`score` gives a protocol's measures in one call on two uint8 arrays. Each measure is also a pure
+function of `compare(prediction, ground_truth)`, with its paper, range and edge cases.
+"""
+
+from __future__ import annotations
+
+from hqsod.metrics.boundary import biou, mba, msiou
+from hqsod.metrics.comparison import Comparison, compare
+from hqsod.metrics.protocols import (
+    MEASURES,
+    PROTOCOLS,
+    ImageScores,
+    Protocol,
+    Settings,
+    score,
+    score_pair,
+)
+from hqsod.metrics.purnet import compare_purnet
+from hqsod.metrics.regions import (
+    Curves,
+    Tally,
+    adaptive,
+    ber,
+    curves,
+    dice,
+    e_measure,
+    f_measure,
+    iou,
+    mae,
+    tally,
+)
+from hqsod.metrics.structure import s_measure
+from hqsod.metrics.weighted import weighted_f
+
+__all__ = [
+    "MEASURES",
+    "PROTOCOLS",
+    "Comparison",
+    "Curves",
+    "ImageScores",
+    "Protocol",
+    "Settings",
+    "Tally",
+    "adaptive",
+    "ber",
+    "biou",
+    "compare",
+    "compare_purnet",
+    "curves",
+    "dice",
+    "e_measure",
+    "f_measure",
+    "iou",
+    "mae",
+    "mba",
+    "msiou",
+    "s_measure",
+    "score",
+    "score_pair",
+    "tally",
+    "weighted_f",
+]

@@ -1,0 +1,89 @@
+"""Scores of the boundary alone: mean boundary accuracy, boundary IoU, multi-scale IoU.
+
+Each cuts the map at `threshold` of 255, without stretching. A ground truth that is empty or full
+has no boundary; such a pair scores 1 where map and ground truth are equal, else 0.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsod.metrics.comparison import Comparison
+
+_Mask = NDArray[np.uint8]
+
+
+def mba(pair: Comparison, threshold: int = 128) -> float:
+    """Mean boundary accuracy (Cheng et al., CascadePSP, CVPR 2020), in [0, 1].
+
+    Pixel accuracy inside bands around the ground truth's boundary, the mean over five radii that
+    grow from 1 towards (height + width) / 300.
+    """
+    right = (_binary(pair, threshold) == pair.truth).astype(np.uint8)
+    if pair.area in (0, pair.pixels):
+        return float(right.all())
+    largest = sum(right.shape) / 300
+    accuracies = {}
+    radii = [1 + int((largest - 1) / 5 * step) for step in range(5)]
+    for radius in set(radii):
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+        band = cv2.morphologyEx(pair.truth, cv2.MORPH_GRADIENT, disk)
+        accuracies[radius] = cv2.countNonZero(band & right) / cv2.countNonZero(band)
+    return float(np.mean([accuracies[radius] for radius in radii]))
+
+
+def biou(pair: Comparison, threshold: int = 128) -> float:
+    """Boundary IoU (Cheng et al., CVPR 2021), in [0, 1].
+
+    Intersection over union of the pixels that lie inside each mask within 2 % of the picture's
+    diagonal from its contour; the picture's edge counts as contour.
+    """
+    width = max(1, round(0.02 * float(np.hypot(*pair.levels.shape))))
+    ours, theirs = (_rim(mask, width) for mask in (_binary(pair, threshold), pair.truth))
+    union = cv2.countNonZero(ours | theirs)
+    return cv2.countNonZero(ours & theirs) / union if union else 1.0
+
+
+def msiou(pair: Comparison, threshold: int = 128) -> float:
+    """Multi-scale IoU (Ahmadzadeh et al., ICIP 2021), in (0, 1].
+
+    Both edge maps are covered with boxes of 1, 2, 4, ... 512 pixels; the score is the area under
+    the share of the ground truth's boxes that the map's edge meets too. It rewards thin parts.
+    """
+    ours, theirs = _edges(_binary(pair, threshold)), _edges(pair.truth)
+    shares = []
+    for size in (2**power for power in range(10)):
+        mine, wanted = _boxes(ours, size), _boxes(theirs, size)
+        shares.append((np.count_nonzero(mine & wanted) + 1) / (np.count_nonzero(wanted) + 1))
+    return float(np.trapezoid(shares, dx=1 / (len(shares) - 1)))
+
+
+def _binary(pair: Comparison, threshold: int) -> _Mask:
+    return (pair.levels >= threshold).astype(np.uint8)
+
+
+def _rim(mask: _Mask, width: int) -> _Mask:
+    """Pixels of the mask at most `width` rows or columns from outside it."""
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(framed, cv2.DIST_C, cv2.DIST_MASK_3)[1:-1, 1:-1]
+    return mask & (depth <= width).astype(np.uint8)
+
+
+def _edges(mask: _Mask) -> NDArray[np.bool_]:
+    """Where the Sobel gradient is not zero; outside the picture is background."""
+    values = mask.astype(np.float32)
+    across, down = (
+        cv2.Sobel(values, cv2.CV_32F, dx, 1 - dx, borderType=cv2.BORDER_CONSTANT) for dx in (1, 0)
+    )
+    return np.asarray((across != 0) | (down != 0))
+
+
+def _boxes(edges: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Which boxes of `size` hold an edge; the picture is filled up at its top and left."""
+    height, width = edges.shape
+    filled = np.pad(edges, ((-height % size, 0), (-width % size, 0)))
+    rows, columns = filled.shape[0] // size, filled.shape[1] // size
+    boxes = filled.reshape(rows, size, columns, size)
+    return np.asarray(boxes.any(axis=(1, 3)), np.bool_)

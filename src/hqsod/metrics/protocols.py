@@ -1,0 +1,157 @@
+"""Which scores a protocol reports for one picture, under which names.
+
+`standard` follows what the field has settled on and reports to 1e-6 what PySODMetrics 1.6 does.
+`purnet` follows the evaluation code published with PurNet (see `hqsod.metrics.purnet`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqsod.errors import SettingsError
+from hqsod.metrics import boundary, purnet, regions
+from hqsod.metrics.comparison import Comparison, compare
+from hqsod.metrics.regions import Tally
+from hqsod.metrics.structure import s_measure
+from hqsod.metrics.weighted import NEAREST_TURNING, weighted_f
+
+Protocol = Literal["standard", "purnet"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+MEASURES: dict[str, Callable[[Comparison, int], float]] = {
+    "ber": regions.ber,
+    "iou": regions.iou,
+    "dice": regions.dice,
+    "mba": boundary.mba,
+    "biou": boundary.biou,
+    "msiou": boundary.msiou,
+}
+"""Measures of a map cut at one threshold, to be asked for by name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How maps are scored; the same settings give the same numbers.
+
+    Attributes:
+        protocol: "standard" or "purnet".
+        also: names in `MEASURES`, reported besides the protocol's own.
+        gt_threshold: standard only; ground truth above it (0 to 255) is foreground.
+        threshold: level (0 to 255) from which the measures in `also` take a pixel as salient.
+
+    Raises:
+        SettingsError: a name or number that is not one of these.
+    """
+
+    protocol: Protocol = "standard"
+    also: tuple[str, ...] = field(default=())
+    gt_threshold: int = 128
+    threshold: int = 128
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(f"protocol {self.protocol!r}", " or ".join(PROTOCOLS))
+        for name in self.also:
+            if name not in MEASURES:
+                raise SettingsError(f"measure {name!r}", f"one of {', '.join(MEASURES)}")
+        if not 0 <= self.gt_threshold <= 254 or not 1 <= self.threshold <= 255:
+            raise SettingsError(
+                f"gt_threshold {self.gt_threshold} and threshold {self.threshold}",
+                "a gt_threshold of 0 to 254 and a threshold of 1 to 255",
+            )
+        if self.protocol == "purnet" and self.gt_threshold != 128:
+            raise SettingsError(
+                f"gt_threshold {self.gt_threshold} with the purnet protocol",
+                "no threshold: it takes the brightest pixels as foreground",
+                "leave it out or use the standard protocol",
+            )
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What one picture scored.
+
+    Attributes:
+        scores: by name; `mae`, `f_max`, ... under standard, and `precision`, `recall` in place of
+            the F scores under purnet.
+        tally: the counts behind its curves.
+    """
+
+    scores: dict[str, float]
+    tally: Tally
+
+
+def score(
+    prediction: NDArray[np.uint8],
+    ground_truth: NDArray[np.uint8],
+    protocol: Protocol = "standard",
+    also: Sequence[str] = (),
+) -> dict[str, float]:
+    """Score one map.
+
+    Args:
+        prediction: (H, W) uint8 saliency map, 0 to 255.
+        ground_truth: (H, W) uint8; above 128 is foreground under the standard protocol.
+        protocol: "standard" or "purnet".
+        also: further measures by name, see `MEASURES`.
+
+    Returns:
+        standard: mae, f_max, f_mean, f_adaptive, f_weighted, s_measure, e_max, e_mean, e_adaptive;
+        purnet: mae, f_weighted, precision, recall; then those in `also`. Never NaN.
+
+    Raises:
+        InputError: not two uint8 arrays of one size, or an empty one.
+        SettingsError: an unknown protocol or measure.
+    """
+    return score_pair(prediction, ground_truth, Settings(protocol, tuple(also))).scores
+
+
+def score_pair(
+    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], settings: Settings
+) -> ImageScores:
+    """Score one map under `settings` and keep the counts behind its curves.
+
+    Args, raises: as `score`.
+    """
+    if settings.protocol == "purnet":
+        pair = purnet.compare_purnet(prediction, ground_truth)
+        tally = regions.tally(pair)
+        scores = _purnet(pair, ground_truth)
+    else:
+        pair = compare(prediction, ground_truth, settings.gt_threshold)
+        tally = regions.tally(pair)
+        scores = _standard(pair, tally)
+    for name in settings.also:
+        scores[name] = MEASURES[name](pair, settings.threshold)
+    return ImageScores(scores, tally)
+
+
+def _standard(pair: Comparison, tally: Tally) -> dict[str, float]:
+    curves = regions.curves(tally)
+    f_adaptive, e_adaptive = regions.adaptive(pair)
+    return {
+        "mae": regions.mae(pair),
+        "f_max": float(curves.f_measure.max()),
+        "f_mean": float(curves.f_measure.mean()),
+        "f_adaptive": f_adaptive,
+        "f_weighted": weighted_f(pair),
+        "s_measure": s_measure(pair),
+        "e_max": float(curves.e_measure.max()),
+        "e_mean": float(curves.e_measure.mean()),
+        "e_adaptive": e_adaptive,
+    }
+
+
+def _purnet(pair: Comparison, ground_truth: NDArray[np.uint8]) -> dict[str, float]:
+    precision, recall = purnet.precision_recall(pair, ground_truth)
+    return {
+        "mae": regions.mae(pair),
+        "f_weighted": weighted_f(pair, NEAREST_TURNING),
+        "precision": precision,
+        "recall": recall,
+    }
