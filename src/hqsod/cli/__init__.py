@@ -7,43 +7,19 @@ that `hqsod --help` is quick and needs no torch.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+from rich.markup import escape
 
-from hqsod import __version__
+from hqsod.cli import build, weights
+from hqsod.cli.root import app
 from hqsod.errors import HqsodError
 from hqsod.progress import console
 
-app = typer.Typer(
-    name="hqsod",
-    help="High-quality salient object detection: build data sets, train, predict, score, review.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"hqsod {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
-    ] = False,
-) -> None:
-    """High-quality salient object detection: build data sets, train, predict, score, review."""
+VERBS = (build, weights)  # importing a module registers its verbs on `app`
 
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1."""
-    from hqsod.cli import build, weights  # noqa: F401 (each registers its verbs on `app`)
-
     debug = "--debug" in sys.argv
     if debug:  # accepted before or after the verb
         sys.argv.remove("--debug")
@@ -61,6 +37,4 @@ def main() -> None:
 
 def _plain(error: HqsodError) -> str:
     """The message on one line, safe to print where rich reads `[...]` as markup."""
-    from rich.markup import escape
-
     return escape(" ".join(str(error).split()))

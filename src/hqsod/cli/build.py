@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hqsod.cli import app
+from hqsod.cli.root import app
 from hqsod.errors import SettingsError
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]

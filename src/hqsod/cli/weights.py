@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from hqsod.cli import app
+from hqsod.cli.root import app
 
 group = typer.Typer(help="List, fetch, verify and convert weight files.", no_args_is_help=True)
 app.add_typer(group, name="weights")

@@ -1,0 +1,33 @@
+"""The command itself: its name, its options, and where verbs register."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hqsod import __version__
+
+app = typer.Typer(
+    name="hqsod",
+    help="High-quality salient object detection: build data sets, train, predict, score, review.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hqsod {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """High-quality salient object detection: build data sets, train, predict, score, review."""

@@ -1,0 +1,62 @@
+"""Layouts are found by themselves, and what does not fit is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hqsod.datasets import LAYOUTS, find_pairs, inspect
+from hqsod.errors import InputError
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_every_layout_is_found(tmp_path: Path, layout, nested: bool):
+    root = tmp_path / "inner" if nested else tmp_path
+    images, masks = (name.replace("*", "DUTS-TR") for name in (layout.images, layout.masks))
+    touch(*(root / images / f"{stem}.jpg" for stem in "ba"))
+    touch(*(root / masks / f"{stem}.png" for stem in "ab"), root / masks / "alone.png")
+    found = inspect(tmp_path)
+    assert [pair.stem for pair in found.pairs] == ["a", "b"]
+    assert found.layout == f"{layout.name} layout"
+    assert [path.name for path in found.unpaired] == ["alone.png"]
+
+
+def test_a_built_data_set_gives_its_refined_masks_unless_told(tmp_path: Path):
+    touch(*(tmp_path / kind / "a.png" for kind in ("images", "masks", "hq-masks")))
+    assert find_pairs(tmp_path)[0].mask == tmp_path / "hq-masks" / "a.png"
+    assert find_pairs(tmp_path, "images", "masks")[0].mask == tmp_path / "masks" / "a.png"
+
+
+def test_flat_layout_and_doubled_stems(tmp_path: Path):
+    touch(*(tmp_path / name for name in ("a.jpg", "a.png", "a.jpeg", "b.png", ".c.jpg", "d.txt")))
+    found = inspect(tmp_path)
+    assert [pair.stem for pair in found.pairs] == ["a"]
+    assert [path.name for path in found.unpaired] == ["b.png"]
+    assert len(found.ambiguous) == 1
+
+
+def test_folders_can_be_named(tmp_path: Path):
+    touch(tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.png")
+    assert len(find_pairs(tmp_path, "x", str(tmp_path / "y"))) == 1
+    with pytest.raises(InputError, match="both or neither"):
+        inspect(tmp_path, "x")
+    with pytest.raises(InputError, match="no such folder"):
+        inspect(tmp_path, "x", "z")
+
+
+def test_what_cannot_be_found_is_said(tmp_path: Path):
+    with pytest.raises(InputError, match="no known layout"):
+        inspect(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        inspect(tmp_path / "gone")
+    touch(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "b.png")
+    with pytest.raises(InputError, match="no picture with a mask"):
+        find_pairs(tmp_path)

@@ -1,0 +1,148 @@
+"""Reading, writing and placing pictures."""
+
+from __future__ import annotations
+
+import errno
+import io
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hqsod import images
+from hqsod.errors import InputError, OutputError
+from hqsod.types import Placement
+from tests.conftest import random_picture, save
+from tests.golden import inputs
+
+sides = st.integers(1, 40)
+
+
+@given(height=sides, width=sides, rows=st.integers(40, 64), columns=st.integers(40, 64))
+def test_unpad_undoes_pad_and_the_border_is_black(height, width, rows, columns):
+    picture = random_picture((height, width, 3)) | 1
+    placement = Placement.centred((height, width), (rows, columns))
+    canvas = images.pad(picture, placement)
+    assert canvas.shape == (rows, columns, 3)
+    assert (images.unpad(canvas, placement) == picture).all()
+    assert np.count_nonzero(canvas) == np.count_nonzero(picture)
+
+
+def test_placement_is_the_published_one():
+    placement = Placement.centred((4 * 267, 4 * 400), (1600, 1600))
+    assert (placement.top, placement.left) == ((1600 - 4 * 267) // 2, 0)
+    with pytest.raises(ValueError, match="does not fit"):
+        Placement.centred((1604, 100), (1600, 1600))
+
+
+def test_masks_enlarge_with_pillows_bicubic():
+    mask = inputs.mask("chelsea")
+    expected = mask.resize((4 * mask.width, 4 * mask.height), Image.Resampling.BICUBIC)
+    size = (4 * mask.height, 4 * mask.width)
+    ours = images.resize(np.asarray(mask), size, Image.Resampling.BICUBIC)
+    assert (ours == np.asarray(expected)).all()
+
+
+@given(st.sampled_from([(7, 9), (7, 9, 3), (7, 9, 4)]), st.integers(0, 100))
+def test_png_keeps_every_pixel(shape, seed):
+    array = random_picture(shape, seed)
+    assert (np.asarray(Image.open(io.BytesIO(images.encode_png(array)))) == array).all()
+
+
+def test_odd_pictures_are_converted_and_named(tmp_path: Path):
+    rgb = np.asarray(inputs.photo("chelsea"))[:40, :60]
+    grey = rgb[..., 0]
+    cases = {
+        "grey.png": Image.fromarray(grey),
+        "palette.png": Image.fromarray(rgb).quantize(64),
+        "cmyk.jpg": Image.fromarray(rgb).convert("CMYK"),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "clear.png": Image.fromarray(np.dstack([rgb, grey])),
+    }
+    for name, picture in cases.items():
+        picture.save(tmp_path / name)
+        read = images.read_image(tmp_path / name)
+        assert read.shape == (40, 60, 3), name
+        assert read.dtype == np.uint8, name
+        assert len(images.oddities(tmp_path / name)) == 1, name
+    assert (images.read_image(tmp_path / "deep.png")[..., 1] == grey).all()
+    assert images.oddities(save(tmp_path / "plain.png", rgb)) == []
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path):
+    rgb = random_picture((20, 30, 3))
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6  # shown turned by a quarter
+    Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
+    assert (images.read_image(tmp_path / "turned.png") == np.rot90(rgb, -1)).all()
+    assert images.read_size(tmp_path / "turned.png") == (30, 20)
+    assert "orientation" in images.oddities(tmp_path / "turned.png")[0]
+
+
+def test_a_coloured_mask_is_refused_and_a_grey_rgb_one_taken(tmp_path: Path):
+    grey = random_picture((8, 8))
+    path = save(tmp_path / "grey.png", np.dstack([grey] * 3))
+    assert (images.read_mask(path) == grey).all()
+    with pytest.raises(InputError, match="a mask in colours"):
+        images.read_mask(save(tmp_path / "red.png", random_picture((8, 8, 3))))
+
+
+def test_broken_files_are_named(tmp_path: Path):
+    whole = tmp_path / "whole.jpg"
+    inputs.photo("chelsea").save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("not a picture")
+    for name, reason in (("cut", "truncated"), ("text", "not a picture"), ("gone", "no such")):
+        with pytest.raises(InputError, match=reason) as caught:
+            images.read_image(tmp_path / f"{name}.jpg")
+        assert f"{name}.jpg" in str(caught.value)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG header that promises `side` x `side` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9))
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side))
+    with pytest.raises(InputError, match=r"bomb\.png.*pixels"):
+        images.read_image(path)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_an_input_error(data):
+    for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0", b"BM", b"RIFF"):
+        with suppress(InputError):
+            assert images.read_image(io.BytesIO(start + data)).ndim == 3
+
+
+def test_a_write_that_fails_leaves_nothing_and_names_the_file(tmp_path: Path, monkeypatch):
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images.os, "fsync", full)
+    with pytest.raises(OutputError, match=r"x\.png: No space left"):
+        images.write_png(tmp_path / "x.png", random_picture((4, 4)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_survives_a_failed_write(tmp_path: Path, monkeypatch):
+    images.write_bytes(tmp_path / "x", b"old")
+    monkeypatch.setattr(images.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "broken")))
+    with pytest.raises(OutputError):
+        images.write_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"

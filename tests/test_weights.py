@@ -1,0 +1,185 @@
+"""Weights are whole or refused, downloads resume, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from hqsod import weights
+from hqsod.errors import InputError, WeightsError
+
+DATA = bytes(range(256)) * 20_000
+DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves DATA with ranges; `/breaks` breaks off half-way, `/plain` knows no ranges."""
+
+    def __init__(self, asked: list[str], *args) -> None:
+        self.asked = asked
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range", "")
+        self.asked.append(wanted)
+        ranged = wanted and self.path != "/plain"
+        data = DATA[int(wanted[6:-1]) :] if ranged else DATA
+        if self.path == "/wrong":
+            data = data[::-1]
+        self.send_response(206 if ranged else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if self.path == "/breaks" else data)
+
+    def log_message(self, *_args) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def address(asked: list[str]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, asked))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch, address: str):
+    """Register a file `toy` at the given paths of the server, in an empty cache."""
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    known = weights.registry()["swinir-l"]
+
+    def register(*paths: str) -> weights.WeightFile:
+        urls = tuple(address + path for path in paths)
+        toy = replace(known, name="toy", file="toy.pth", urls=urls, digest=DIGEST, size=len(DATA))
+        monkeypatch.setattr(weights, "registry", lambda: {"toy": toy})
+        return toy
+
+    return register
+
+
+def test_a_file_is_fetched_once_and_checked(publish, asked: list[str]):
+    toy = publish("/file")
+    assert not weights.at_hand("toy")
+    for _ in range(2):
+        assert weights.resolve("toy").read_bytes() == DATA
+    assert asked == [""]
+    assert weights.at_hand("toy")
+    assert not toy.path.with_name("toy.pth.part").exists()
+
+
+def test_a_broken_download_goes_on_where_it_ended(publish, asked: list[str]):
+    publish("/breaks")
+    with pytest.raises(WeightsError, match="out of reach"):
+        weights.resolve("toy")
+    publish("/file")
+    assert weights.resolve("toy").read_bytes() == DATA
+    first, second = asked
+    assert first == ""
+    assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= len(DATA) // 2
+
+
+def test_a_server_without_ranges_starts_again(publish):
+    publish("/breaks")
+    with pytest.raises(WeightsError):
+        weights.resolve("toy")
+    publish("/plain")
+    assert weights.resolve("toy").read_bytes() == DATA
+
+
+def test_a_wrong_file_is_refused_and_the_next_address_tried(publish):
+    toy = publish("/wrong")
+    with pytest.raises(WeightsError, match="another hash"):
+        weights.resolve("toy")
+    assert not toy.path.exists()
+    publish("/wrong", "/file")
+    assert weights.resolve("toy").read_bytes() == DATA
+
+
+def test_offline_says_what_to_put_where(publish, asked: list[str]):
+    toy = publish("/file")
+    with pytest.raises(WeightsError, match="downloads are off") as caught:
+        weights.resolve("toy", offline=True)
+    assert toy.urls[0] in str(caught.value)
+    assert str(toy.path) in str(caught.value)
+    assert asked == []
+
+
+def test_a_file_that_was_changed_is_refused(publish):
+    path = weights.resolve("toy") if publish("/file") else Path()
+    path.write_bytes(DATA[:-1] + b"!")
+    with pytest.raises(WeightsError, match="not the published one"):
+        weights.resolve("toy")
+
+
+def test_a_path_is_taken_and_an_unknown_name_refused(tmp_path: Path):
+    (tmp_path / "mine.pth").write_bytes(b"x")
+    assert weights.resolve(str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
+    with pytest.raises(WeightsError, match="swinir-l, swinir-m, cascadepsp, resnet50"):
+        weights.resolve("swinir-xl")
+
+
+def test_every_published_entry_is_complete():
+    for name, file in weights.registry().items():
+        algorithm, _, digest = file.digest.partition(":")
+        assert len(digest) == {"sha256": 64, "md5": 32}[algorithm], name
+        assert all(url.startswith("https://") for url in file.urls), name
+        assert file.licence, name
+
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.float16)}
+
+
+def same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all((state[k] == STATE[k]).all() for k in STATE)
+
+
+def test_safetensors_keep_values_and_metadata(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    weights.save(path, STATE, {"network": "toy"})
+    state, metadata = weights.load_with_metadata(path)
+    assert same(state)
+    assert same(weights.load(path))
+    assert metadata == {"network": "toy"}
+    with pytest.raises(InputError, match=r"\.safetensors"):
+        weights.save(tmp_path / "x.pth", STATE, {})
+
+
+@pytest.mark.parametrize("key", [None, "params_ema", "state_dict"])
+def test_checkpoints_are_unwrapped(tmp_path: Path, key: str | None):
+    torch.save({key: STATE, "step": 3} if key else STATE, tmp_path / "x.pth")
+    assert same(weights.load(tmp_path / "x.pth"))
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path):
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "owned",))
+
+    torch.save({"a": Attack()}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        weights.load(tmp_path / "x.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(DATA[:1000])
+    with pytest.raises(WeightsError, match=name):
+        weights.load(tmp_path / name)
+    torch.save({"a": 3}, tmp_path / "y.pth")
+    with pytest.raises(WeightsError, match="a state dict"):
+        weights.load(tmp_path / "y.pth")
