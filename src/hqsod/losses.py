@@ -1,0 +1,192 @@
+"""The losses of PurNet (Li et al., IEEE TIP 30, 2021, arXiv 1912.08393).
+
+They start from logits where the formula allows, so that they stay exact where a sigmoid has
+saturated, and compute in float32 inside any autocast. Maps of the five side outputs travel as
+channels, finest first; every function returns one value per channel, and the loss is their sum.
+
+Differs from the published code: superpixel means are scatter sums over the whole batch, not one
+dense regions x pixels matrix per picture; a map passes one sigmoid, not two, before the structural
+similarity loss (`double_sigmoid=True` brings the second one back); a pixel may belong to no
+superpixel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hqsod.errors import SettingsError
+
+LOGIT_LIMIT = 9.21024  # log((1 - 1e-4) / 1e-4): the published clamp, before the sigmoid
+PAIR_FLOOR = 1e-30  # keeps the logarithm finite where a pair's share is exactly 0
+UNLABELLED = -1  # the superpixel of pixels that no superpixel owns
+
+
+class Targets(NamedTuple):
+    """What a batch is trained towards.
+
+    Attributes:
+        mask: (B, 1, H, W) float in [0, 1].
+        superpixels: (B, H, W) integer labels from 0, `UNLABELLED` where there is none; None where
+            no loss asks for them.
+    """
+
+    mask: Tensor
+    superpixels: Tensor | None = None
+
+
+def bce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of each channel, averaged over batch and pixels.
+
+    Args:
+        logits: (B, C, H, W).
+        target: (B, C, H, W) or (B, 1, H, W), in [0, 1].
+        weight: (B, C, H, W) factor of each pixel; gradients flow into it.
+
+    Returns:
+        (C,) float32.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target = logits.float(), target.float().expand_as(logits)
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        # Multiplied here: PyTorch's own `weight` lets no gradient through.
+        return (loss if weight is None else loss * weight).mean((0, 2, 3))
+
+
+def error_weighted_bce(logits: Tensor, target: Tensor, error: Tensor) -> Tensor:
+    """BCE with weight 1 + |error| at each pixel, probabilities clamped to [1e-4, 1 - 1e-4].
+
+    Args:
+        logits: (B, C, H, W).
+        target: (B, 1, H, W) in [0, 1].
+        error: (B, C, H, W) error maps in [-1, 1]; gradients flow into them.
+
+    Returns:
+        (C,) float32.
+    """
+    return bce(logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), target, 1 + error.float().abs())
+
+
+def superpixel_means(maps: Tensor, superpixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean of each map over each superpixel.
+
+    Args:
+        maps: (B, C, H, W) float32.
+        superpixels: (B, H, W) integer labels below `count`, negative where there is none.
+        count: the number R of superpixels to return.
+
+    Returns:
+        means (B, C, R), 0 where a superpixel has no pixel, and sizes (B, R) in pixels.
+    """
+    batch, channels = maps.shape[:2]
+    # One bin more than there are superpixels collects the pixels that belong to none.
+    labels = superpixels.reshape(batch, 1, -1).long()
+    bins = torch.where(labels < 0, count, labels)
+    sums = maps.new_zeros(batch, channels, count + 1)
+    sums = sums.scatter_add(2, bins.expand(-1, channels, -1), maps.flatten(2))
+    sizes = maps.new_zeros(batch, 1, count + 1)
+    sizes = sizes.scatter_add(2, bins, sizes.new_ones(1).expand(bins.shape))[..., :count]
+    return sums[..., :count] / sizes.clamp_min(1), sizes.squeeze(1)
+
+
+def structural_similarity_loss(
+    logits: Tensor, target: Tensor, superpixels: Tensor, *, double_sigmoid: bool = False
+) -> Tensor:
+    """How far the differences between superpixels are from those of the mask.
+
+    With m the mean saliency of each of K superpixels, the matrix (m_i - m_j + 1) / 2 divided by its
+    sum is a distribution over pairs; the loss is the Kullback-Leibler divergence of the
+    prediction's from the mask's, averaged over the batch. The differences cancel in the sum, which
+    is therefore K^2 / 2 whatever the map is.
+
+    Args:
+        logits: (B, C, H, W).
+        target: (B, 1, H, W) in [0, 1].
+        superpixels: (B, H, W) integer labels from 0, `UNLABELLED` where there is none.
+        double_sigmoid: pass the saliency map through a further sigmoid, as the published code does.
+
+    Returns:
+        (C,) float32; 0 for pictures with one superpixel or none.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        saliency, target = logits.float().sigmoid(), target.float()
+        if double_sigmoid:
+            saliency = saliency.sigmoid()
+        count = int(superpixels.max().clamp_min(0)) + 1
+        means, sizes = superpixel_means(torch.cat((saliency, target), 1), superpixels, count)
+        present = (sizes > 0).float()
+        pairs = (present[:, :, None] * present[:, None, :])[:, None]
+        weights = pairs / pairs.sum((2, 3), keepdim=True).clamp_min(1)
+        matrices = (1 + means[..., :, None] - means[..., None, :]) * weights
+        given, wanted = matrices[:, :-1].clamp_min(PAIR_FLOOR), matrices[:, -1:]
+        divergence = torch.xlogy(wanted, wanted) - wanted * given.log()
+        return divergence.sum((2, 3)).mean(0)
+
+
+def purificatory_loss(
+    logits: Tensor,
+    targets: Targets,
+    *,
+    error: Tensor | None = None,
+    structural_similarity: bool = True,
+    double_sigmoid: bool = False,
+) -> dict[str, Tensor]:
+    """Terms of the loss of extractor and purificatory subnetwork.
+
+    Args:
+        logits: (B, C, H, W) of the side outputs.
+        targets: mask and, for the structural similarity term, superpixels.
+        error: (B, C, H, W) error maps in [-1, 1] that weight the BCE; None for plain BCE (stage 1).
+        structural_similarity: whether that term takes part (stages 1 and 3).
+        double_sigmoid: see `structural_similarity_loss`.
+
+    Returns:
+        (C,) float32 terms by name; the loss is their sum.
+
+    Raises:
+        SettingsError: the structural similarity term is asked for without superpixels.
+    """
+    terms = {
+        "bce": bce(logits, targets.mask)
+        if error is None
+        else error_weighted_bce(logits, targets.mask, error)
+    }
+    if structural_similarity:
+        if targets.superpixels is None:
+            raise SettingsError(
+                "a batch without superpixels", "superpixels for the structural similarity loss"
+            )
+        terms["structural_similarity"] = structural_similarity_loss(
+            logits, targets.mask, targets.superpixels, double_sigmoid=double_sigmoid
+        )
+    return terms
+
+
+def promotion_loss(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """BCE of the promotion subnetwork's saliency maps, (B, C, H, W) logits: (C,) by name."""
+    return {"promotion": bce(logits, targets.mask)}
+
+
+def rectification_loss(logits: Tensor, error: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Terms of the rectification subnetwork's loss.
+
+    The error map is trained towards mask minus saliency map, that map held constant, after both are
+    brought from [-1, 1] to [0, 1]. This one starts from probabilities, as published: where a tanh
+    has saturated, the logarithm is held at -100 and the gradient is 0.
+
+    Args:
+        logits: (B, C, H, W) of the saliency maps.
+        error: (B, C, H, W), the error maps before their tanh.
+        targets: the mask.
+
+    Returns:
+        (C,) float32 terms by name; the loss is their sum.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        mistake = targets.mask.float() - logits.detach().float().sigmoid()
+        given, wanted = (error.float().tanh() + 1) / 2, (mistake + 1) / 2
+        error_term = F.binary_cross_entropy(given, wanted, reduction="none").mean((0, 2, 3))
+    return {"rectification": bce(logits, targets.mask), "error": error_term}

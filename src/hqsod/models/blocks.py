@@ -1,0 +1,141 @@
+"""The parts PurNet is built of: convolutions, the top-down decoder, the prediction head.
+
+Li et al., "Salient Object Detection with Purificatory Mechanism and Structural Similarity Loss",
+IEEE TIP 30, 2021, arXiv 1912.08393. The decoder is that of Lin et al., "Feature Pyramid Networks",
+CVPR 2017, with learned upsampling. Differs from the published code: maps are cropped to the size of
+the level they are added to, so that any input size goes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_norm_act(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """Convolution that keeps the size, BatchNorm and a PReLU with one slope."""
+    return [
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
+        nn.BatchNorm2d(outputs),
+        nn.PReLU(),
+    ]
+
+
+def conv_stack(width: int, kernels: Sequence[int]) -> nn.Sequential:
+    """One `conv_norm_act` for each kernel, all of `width` channels."""
+    return nn.Sequential(*(part for k in kernels for part in conv_norm_act(width, width, k)))
+
+
+def upsampling(channels: int, stride: int) -> nn.ConvTranspose2d:
+    """Transposed convolution to exactly `stride` times the size, bilinear until it is trained."""
+    kernel = 2 * stride
+    layer = nn.ConvTranspose2d(
+        channels, channels, kernel, stride=stride, padding=stride // 2, bias=False
+    )
+    tent = 1 - (torch.arange(kernel) - (kernel - 1) / 2).abs() / stride
+    with torch.no_grad():
+        layer.weight.zero_()
+        for channel in range(channels):
+            layer.weight[channel, channel] = torch.outer(tent, tent)
+    return layer
+
+
+class PredictionHead(nn.Sequential):
+    """Features of one level to one map of logits at the size of the input.
+
+    (B, width, H, W) to (B, 1, stride * H, stride * W).
+    """
+
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__(
+            *conv_norm_act(width, width, 3),
+            *conv_norm_act(width, width, 1),
+            nn.Conv2d(width, 1, 1),
+            upsampling(1, stride),
+        )
+
+
+class Decoder(nn.Module):
+    """Top-down pathway: every level brought to `width` channels and joined by the coarser ones.
+
+    Args:
+        channels: channels of the features, finest first.
+        strides: their strides relative to the input, finest first; neighbours are equal or differ
+            by a factor of two.
+        width: channels of every output.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Sequential(*conv_norm_act(c, width, 1)) for c in channels)
+        self.top_down = nn.ModuleList(
+            nn.Sequential(
+                *conv_norm_act(width, width, 3), *([upsampling(width, 2)] if coarse > fine else [])
+            )
+            for fine, coarse in pairwise(strides)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features of each level, finest first, each (B, width, H, W) of its input's size."""
+        levels = [self.lateral[-1](features[-1])]
+        for i in reversed(range(len(self.top_down))):
+            lateral = self.lateral[i](features[i])
+            levels.insert(0, lateral + crop_to(self.top_down[i](levels[0]), lateral))
+        return levels
+
+
+def crop_to(x: Tensor, like: Tensor) -> Tensor:
+    """The upper left part of `x` of the height and width of `like`."""
+    return x[..., : like.shape[-2], : like.shape[-1]]
+
+
+def promotion_attention(features: Tensor) -> Tensor:
+    """Attention of the promotion subnetwork: channels that matter times places that matter.
+
+    The softmax over the channels of their spatial mean, times each channel's softmax over the
+    positions. All of it adds up to 1, so next to nothing is promoted until features grow peaked.
+
+    Args:
+        features: (B, C, H, W).
+
+    Returns:
+        (B, C, H, W) float32: the values lie around 1 / (C H W), below what fp16 can hold.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.float()
+        channels = features.mean((2, 3), keepdim=True).softmax(1)
+        return channels * features.flatten(2).softmax(2).view_as(features)
+
+
+class FoldedPReLU(nn.Module):
+    """A PReLU whose single slope has become a number; works in place."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return F.leaky_relu_(x, self.slope)
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Fold each BatchNorm into the convolution defined before it, in place, for inference.
+
+    Holds where modules are defined in the order in which they run, as they are in this package. A
+    folded model computes the same in fewer passes over memory and can no longer be trained.
+    """
+    for module in model.modules():
+        children = list(module.named_children())
+        for (name, first), (next_name, second) in pairwise(children):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, name, nn.utils.fusion.fuse_conv_bn_eval(first, second))
+                setattr(module, next_name, nn.Identity())
+        for name, child in children:
+            if isinstance(child, nn.PReLU) and child.num_parameters == 1:
+                setattr(module, name, FoldedPReLU(child.weight.item()))
+    return model.requires_grad_(False)

@@ -1,0 +1,296 @@
+"""PurNet: salient objects by promotion, rectification and purification.
+
+Li et al., "Salient Object Detection with Purificatory Mechanism and Structural Similarity Loss",
+IEEE TIP 30, 2021, arXiv 1912.08393. One extractor feeds three subnetworks of the same build, each a
+top-down decoder with a prediction head per level. The promotion subnetwork says where salient
+objects are, the rectification subnetwork where mistakes are likely; the purificatory subnetwork
+weighs its features with both. Lists of levels are finest first: entry 0 is level 1 of the paper.
+
+Differs from the published code: any input size goes through, pictures come as RGB in [0, 1] and are
+normalised here, and `forward` computes only what the finest saliency map needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hqsod.errors import SettingsError, WeightsError
+from hqsod.models.blocks import (
+    Decoder,
+    PredictionHead,
+    conv_stack,
+    crop_to,
+    promotion_attention,
+)
+from hqsod.models.resnet import BasicBlock, ResNet
+from hqsod.models.vgg import VGG16
+
+MEAN = (0.4923, 0.4634, 0.3974)
+STD = (0.2737, 0.2659, 0.2836)
+STRIDES = (4, 4, 8, 16, 16)
+
+BACKBONES: dict[str, Callable[[], ResNet | VGG16]] = {
+    "resnet50": lambda: ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 2, 4)),
+    "vgg16": VGG16,
+    "light": lambda: ResNet(
+        block=BasicBlock,
+        depths=(2, 2, 2, 2),
+        width=32,
+        strides=(1, 2, 2, 1),
+        dilations=(1, 1, 1, 2),
+    ),
+}
+
+
+class SideOutputs(NamedTuple):
+    """Everything PurNet computes on the way, one channel or entry per level, finest first.
+
+    Attributes:
+        saliency: (B, 5, H, W) logits of the purificatory subnetwork.
+        promotion: (B, 5, H, W) logits of the promotion subnetwork's saliency maps.
+        rectification: (B, 5, H, W) logits of the rectification subnetwork's saliency maps.
+        error: (B, 5, H, W) error maps before their tanh, which brings them to [-1, 1].
+        promotion_attention: five (B, width, h, w) maps that add up to 1.
+        rectification_attention: five (B, width, h, w) maps in [-1, 1].
+
+    All but `saliency` are None for a network without attention.
+    """
+
+    saliency: Tensor
+    promotion: Tensor | None = None
+    rectification: Tensor | None = None
+    error: Tensor | None = None
+    promotion_attention: list[Tensor] | None = None
+    rectification_attention: list[Tensor] | None = None
+
+
+class Subnetwork(nn.Module):
+    """A decoder over the extractor's features and a prediction head for each level."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.decoder = Decoder(channels, STRIDES, width)
+        self.heads = _heads(width)
+
+
+class Rectification(Subnetwork):
+    """Features of a saliency map, and by how much features of its mistakes differ from them."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__(channels, width)
+        self.saliency = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in STRIDES)
+        self.mistakes = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in STRIDES)
+        self.error_heads = _heads(width)
+
+    def split(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded features of a level to saliency features and difference; tanh of it attends."""
+        saliency = self.saliency[level](features)
+        return saliency, self.mistakes[level](features) - saliency
+
+
+class Purificatory(Subnetwork):
+    """The subnetwork whose saliency maps are PurNet's; in stage 1 it stands alone."""
+
+    def __init__(self, channels: Sequence[int], width: int, attention: bool) -> None:
+        super().__init__(channels, width)
+        self.promoted = nn.ModuleList(conv_stack(width, (3,)) for _ in STRIDES if attention)
+
+    def purify(self, level: int, features: Tensor, promote: Tensor, rectify: Tensor) -> Tensor:
+        """Features of a level weighed with both attentions."""
+        promoted = self.promoted[level](_attend(features, promote))
+        return _attend(promoted, rectify)
+
+
+class PurNet(nn.Module):
+    """The network of the paper.
+
+    Args:
+        extractor: (B, 3, H, W) to five maps at `STRIDES`, with their `channels`.
+        width: channels of the decoders.
+        attention: whether the promotion and rectification subnetworks take part; not in stage 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, extractor: ResNet | VGG16, width: int, attention: bool) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.purificatory = Purificatory(extractor.channels, width, attention)
+        self.promotion = Subnetwork(extractor.channels, width) if attention else None
+        self.rectification = Rectification(extractor.channels, width) if attention else None
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Saliency map, computing only what it needs.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1], any size; trained at 320 x 320.
+
+        Returns:
+            (B, 1, H, W) float32 probabilities.
+        """
+        features = self.extractor((image - self.mean) / self.std)
+        finest = self.purificatory.decoder(features)[0]
+        if self.promotion is not None and self.rectification is not None:
+            promote = promotion_attention(self.promotion.decoder(features)[0])
+            _, difference = self.rectification.split(0, self.rectification.decoder(features)[0])
+            finest = self.purificatory.purify(0, finest, promote, difference.tanh())
+        return crop_to(self.purificatory.heads[0](finest), image).float().sigmoid()
+
+    def side_outputs(self, image: Tensor) -> SideOutputs:
+        """All that training and a curious reader look at.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1], any size.
+        """
+        features = self.extractor((image - self.mean) / self.std)
+        levels = self.purificatory.decoder(features)
+        if self.promotion is None or self.rectification is None:
+            return SideOutputs(_side_outputs(self.purificatory.heads, levels, image))
+
+        located = self.promotion.decoder(features)
+        promote = [promotion_attention(f) for f in located]
+        promoted = [_attend(f, a) for f, a in zip(located, promote, strict=True)]
+
+        doubted = enumerate(self.rectification.decoder(features))
+        saliency, difference = zip(
+            *(self.rectification.split(i, f) for i, f in doubted), strict=True
+        )
+        rectify = [d.tanh() for d in difference]
+        rectified = [_attend(f, a) for f, a in zip(saliency, rectify, strict=True)]
+
+        purified = [
+            self.purificatory.purify(i, *level)
+            for i, level in enumerate(zip(levels, promote, rectify, strict=True))
+        ]
+        return SideOutputs(
+            saliency=_side_outputs(self.purificatory.heads, purified, image),
+            promotion=_side_outputs(self.promotion.heads, promoted, image),
+            rectification=_side_outputs(self.rectification.heads, rectified, image),
+            error=_side_outputs(self.rectification.error_heads, difference, image),
+            promotion_attention=promote,
+            rectification_attention=rectify,
+        )
+
+
+def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool = True) -> PurNet:
+    """PurNet with random weights.
+
+    Args:
+        backbone: `resnet50`, `vgg16` (the paper's two) or `light`, for machines without a GPU.
+        width: channels of the decoders; 128 in the paper.
+        attention: False for the network of stage 1.
+
+    Raises:
+        SettingsError: an unknown backbone.
+    """
+    if backbone not in BACKBONES:
+        raise SettingsError(f"backbone {backbone!r}", "one of " + ", ".join(BACKBONES))
+    return PurNet(BACKBONES[backbone](), width, attention)
+
+
+def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
+    """The network a checkpoint holds, in eval mode; its build follows from the shapes.
+
+    Args:
+        state: tensors in our naming or in the published one.
+
+    Raises:
+        WeightsError: the tensors are not those of a PurNet.
+    """
+    state = from_published(state) if is_published(state) else state
+    try:
+        laterals = [state[f"purificatory.decoder.lateral.{i}.0.weight"] for i in range(5)]
+    except KeyError as error:
+        raise WeightsError(f"weights without {error}", "those of a PurNet") from None
+    channels = tuple(weight.shape[1] for weight in laterals)
+    attention = any(name.startswith("promotion.") for name in state)
+    for build in BACKBONES.values():
+        extractor = build()
+        if extractor.channels == channels:
+            network = PurNet(extractor, laterals[0].shape[0], attention)
+            return _filled(network, state).eval()
+    raise WeightsError(f"a backbone with channels {channels}", "one of " + ", ".join(BACKBONES))
+
+
+def is_published(state: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors carry the names of the published PurNet checkpoints."""
+    return any(name.removeprefix("module.").startswith("layer0.") for name in state)
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a published checkpoint of stage 1, 2 or 3 under our names.
+
+    Raises:
+        WeightsError: a name the published network does not have.
+    """
+    return {_our_name(name.removeprefix("module.")): tensor for name, tensor in state.items()}
+
+
+def _our_name(name: str) -> str:
+    module = re.match(r"layer0\.[01]|\w+", name)
+    if module is None or module[0] not in _PUBLISHED:
+        raise WeightsError(f"tensor {name!r}", "a name of the published PurNet")
+    return _PUBLISHED[module[0]] + name[module.end() :]
+
+
+def _published_modules() -> dict[str, str]:
+    """The published name of each part, where levels count from 1, and ours."""
+    names = {"layer0.0": "extractor.conv1", "layer0.1": "extractor.bn1"}
+    names |= {f"layer{i}": f"extractor.layer{i}" for i in range(1, 5)}
+    for i in range(len(STRIDES)):
+        for prefix, part in ("", "purificatory"), ("oa_", "promotion"), ("ea_", "rectification"):
+            names |= {
+                f"{prefix}convert{i + 1}": f"{part}.decoder.lateral.{i}",
+                f"{prefix}feature_upscore{i + 2}": f"{part}.decoder.top_down.{i}",
+                f"{prefix}predict{i + 1}": f"{part}.heads.{i}",
+            }
+        names |= {
+            f"feature_upscore{i + 1}_2": f"purificatory.promoted.{i}",
+            f"ea_pre_predict{i + 1}_g": f"rectification.saliency.{i}",
+            f"ea_e_pre_predict{i + 1}_e": f"rectification.mistakes.{i}",
+            f"ea_predict{i + 1}_g": f"rectification.heads.{i}",
+            f"ea_predict{i + 1}_g_upscore": f"rectification.heads.{i}.7",
+            f"ea_e_predict{i + 1}_e": f"rectification.error_heads.{i}",
+            f"ea_e_predict{i + 1}_e_upscore": f"rectification.error_heads.{i}.7",
+        }
+    return names
+
+
+_PUBLISHED = _published_modules()
+
+
+def _filled(network: PurNet, state: Mapping[str, Tensor]) -> PurNet:
+    """The network with the tensors loaded.
+
+    Raises:
+        WeightsError: a tensor is missing, left over or of another shape.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise WeightsError(f"weights that do not fit: {reason}", "those of a PurNet") from None
+    return network
+
+
+def _heads(width: int) -> nn.ModuleList:
+    return nn.ModuleList(PredictionHead(width, stride) for stride in STRIDES)
+
+
+def _attend(features: Tensor, attention: Tensor) -> Tensor:
+    """Features raised where attention is positive and lowered where it is negative."""
+    return torch.addcmul(features, features, attention.to(features.dtype))
+
+
+def _side_outputs(heads: nn.ModuleList, levels: Sequence[Tensor], image: Tensor) -> Tensor:
+    """One channel of logits for each level, at the size of the image."""
+    maps = (crop_to(head(level), image) for head, level in zip(heads, levels, strict=True))
+    return torch.cat(list(maps), 1)
