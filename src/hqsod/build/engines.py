@@ -65,7 +65,7 @@ def run_local(
             yield from (source for source in sources if isinstance(source, Record))
             readable = [source for source in sources if isinstance(source, Source)]
             needed = {task.pair.stem for task in batch if task.needed}
-            for enlarged in _through_networks(readable, upscaler, refiner, needed, settings):
+            for enlarged in _through_networks(readable, upscaler, refiner, needed):
                 writing.append(writer.submit(steps.write, enlarged, folder, settings))
                 while len(writing) > WRITE_BEHIND:
                     yield writing.popleft().result()
@@ -109,7 +109,6 @@ def _through_networks(
     upscaler: Upscaler,
     refiner: Refiner | None,
     needed: set[str],
-    settings: Settings,
 ) -> Iterator[steps.Enlarged]:
     if not sources:
         return
@@ -118,4 +117,4 @@ def _through_networks(
     seconds = (perf_counter() - start) / len(sources)
     for source, image in zip(sources, upscaled, strict=True):
         if source.pair.stem in needed:
-            yield steps.enlarge(source, image, refiner, seconds, settings)
+            yield steps.enlarge(source, image, refiner, seconds)

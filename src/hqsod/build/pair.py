@@ -16,7 +16,7 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.build.quality import judge
-from hqsod.build.recipes import SCALE, Settings
+from hqsod.build.recipes import MASK_THRESHOLD, SCALE, Settings
 from hqsod.build.refine import Refiner
 from hqsod.errors import InputError
 from hqsod.images import Array
@@ -91,6 +91,18 @@ def read(pair: Pair, files: dict[str, File], settings: Settings) -> Source:
         InputError: one cannot be used, or their sizes differ.
     """
     start = perf_counter()
+    image, mask = read_pixels(pair)
+    placement = place(mask.shape, settings, str(pair.image))
+    notes = "; ".join(f"{pair.image}: {oddity}" for oddity in images.oddities(pair.image))
+    return Source(pair, image, mask, files, placement, notes, {"read": perf_counter() - start})
+
+
+def read_pixels(pair: Pair) -> tuple[Array, Array]:
+    """The photograph, (H, W, 3) uint8, and its mask, (H, W) uint8.
+
+    Raises:
+        InputError: one cannot be used, or their sizes differ.
+    """
     image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
     if image.shape[:2] != mask.shape:
         raise InputError(
@@ -98,14 +110,15 @@ def read(pair: Pair, files: dict[str, File], settings: Settings) -> Source:
             f"the size of {pair.image.name}, {image.shape[1]} x {image.shape[0]}",
             "resize the mask or mend the pair",
         )
-    placement = place(mask.shape, settings, str(pair.image))
-    notes = "; ".join(f"{pair.image}: {oddity}" for oddity in images.oddities(pair.image))
-    return Source(pair, image, mask, files, placement, notes, {"read": perf_counter() - start})
+    return image, mask
 
 
-def enlarge(
-    source: Source, upscaled: Array, refiner: Refiner | None, seconds: float, settings: Settings
-) -> Enlarged:
+def binarise(mask: Array) -> Array:
+    """0 up to `MASK_THRESHOLD`, 255 above: what refiners are given."""
+    return np.where(mask > MASK_THRESHOLD, np.uint8(255), np.uint8(0))
+
+
+def enlarge(source: Source, upscaled: Array, refiner: Refiner | None, seconds: float) -> Enlarged:
     """Place picture and mask on the canvas and refine the mask.
 
     Args:
@@ -113,7 +126,6 @@ def enlarge(
         upscaled: its picture after the upscaler.
         refiner: None leaves the mask as enlarged.
         seconds: the pair's share of the upscaler's time.
-        settings: what the data set is built with.
     """
     start = perf_counter()
     image = images.pad(upscaled, source.placement)
@@ -121,8 +133,7 @@ def enlarge(
     mask = images.pad(mask, source.placement)
     refined = None
     if refiner is not None:
-        binary = np.where(mask > settings.mask_threshold, np.uint8(255), np.uint8(0))
-        refined = refiner(image, binary)
+        refined = refiner(image, binarise(mask))
     times = {**source.seconds, "upscale": seconds, "refine": perf_counter() - start}
     return Enlarged(source, image, mask, refined, times)
 

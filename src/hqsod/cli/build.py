@@ -6,12 +6,18 @@ import json
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hqsod.cli.root import app
 from hqsod.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hqsod.files import Outcome
+    from hqsod.images import Array
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
@@ -24,6 +30,8 @@ UpscalerName = Annotated[
 RefinerName = Annotated[
     str | None, typer.Option(help="cascadepsp, guided, none, or a checkpoint's path.")
 ]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")]
 
 
 @app.command()
@@ -88,7 +96,8 @@ def build(
             "then run this again"
         )
     engines = load_engines(chosen, where, number, fallback=fallback)
-    _say_engines(engines.settings.as_dict())
+    _say("upscaler", engines.settings.upscaler, engines.settings.upscaler_weights)
+    _say("refiner", engines.settings.refiner, engines.settings.refiner_weights)
     summary = run(pairs, dest, engines)
     typer.echo(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
@@ -107,7 +116,7 @@ def _canvas(text: str) -> int | None:
     return int(text)
 
 
-def _place(device: str, precision: str) -> tuple[Any, Any]:
+def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     """The device and dtype asked for, told to the user."""
     from hqsod import devices
 
@@ -117,8 +126,72 @@ def _place(device: str, precision: str) -> tuple[Any, Any]:
     return where, number
 
 
-def _say_engines(settings: dict[str, Any]) -> None:
-    for role in ("upscaler", "refiner"):
-        digest = settings[f"{role}_weights"]
-        weights = f"weights sha256 {digest[:16]}..." if digest else "no weights"
-        typer.echo(f"{role}: {settings[role]} ({weights})")
+def _say(role: str, name: str, digest: str) -> None:
+    weights = f"weights sha256 {digest[:16]}..." if digest else "no weights"
+    typer.echo(f"{role}: {name} ({weights})")
+
+
+@app.command()
+def upscale(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
+    out: Annotated[Path, typer.Option(help="Where the enlarged pictures go.")],
+    upscaler: UpscalerName = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Enlarge pictures four times, without building a data set."""
+    from hqsod.build.recipes import choose_recipe
+    from hqsod.build.upscale import load_upscaler
+    from hqsod.files import find_pictures, make_each
+    from hqsod.images import read_image
+
+    pictures = find_pictures(paths)
+    engine = load_upscaler(upscaler or choose_recipe(None).upscaler, *_place(device, precision))
+    _say("upscaler", engine.name, engine.weights)
+
+    def upscale_one(path: Path) -> Array:
+        return engine([read_image(path)])[0]
+
+    _finish(make_each(pictures, out, upscale_one, "upscaling", overwrite=overwrite))
+
+
+@app.command()
+def refine(
+    images: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
+    masks: Annotated[Path, typer.Argument(help="Its mask, or a folder of masks named alike.")],
+    out: Annotated[Path, typer.Option(help="Where the refined masks go.")],
+    refiner: RefinerName = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Refine masks at their own size, without building a data set."""
+    from hqsod.build.pair import binarise, read_pixels
+    from hqsod.build.recipes import choose_recipe
+    from hqsod.build.refine import load_refiner
+    from hqsod.datasets import find_pairs
+    from hqsod.files import make_each
+    from hqsod.types import Pair
+
+    if images.is_dir():
+        pairs = find_pairs(images, str(images.resolve()), str(masks.resolve()))
+    else:
+        pairs = (Pair(masks.stem, images, masks),)
+    engine = load_refiner(refiner or choose_recipe(None).refiner, *_place(device, precision))
+    if engine is None:
+        raise SettingsError("--refiner none", "a refiner", "name one, such as guided")
+    _say("refiner", engine.name, engine.weights)
+    pair_of = {pair.mask: pair for pair in pairs}
+
+    def refine_one(path: Path) -> Array:
+        image, mask = read_pixels(pair_of[path])
+        return engine(image, binarise(mask))
+
+    _finish(make_each(list(pair_of), out, refine_one, "refining", overwrite=overwrite))
+
+
+def _finish(outcome: Outcome) -> None:
+    typer.echo(str(outcome))
+    if outcome.failed:
+        raise typer.Exit(1)
