@@ -271,6 +271,11 @@ def _convolve(convolution: nn.Module, x: Tensor) -> Tensor:
     return result.to(x.dtype)
 
 
+def is_swinir(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint is meant for this network: `build_swinir` may still refuse it."""
+    return any(map(BLOCK.match, state)) and {"conv_up1.weight", "conv_hr.weight"} <= state.keys()
+
+
 def build_swinir(state: Mapping[str, Tensor]) -> SwinIR:
     """The network of a checkpoint, its sizes read from the shapes, the weights loaded.
 
