@@ -17,8 +17,8 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from common import ROOT, machine, report
 
+from common import ROOT, machine, report
 from hqsod.build.pipeline import build, load_engines
 from hqsod.build.recipes import RECIPES
 from hqsod.datasets import find_pairs
@@ -26,9 +26,8 @@ from hqsod.devices import choose_precision
 from hqsod.manifest import Manifest
 
 sys.path.insert(0, str(ROOT / "demo"))
-import make_pairs  # noqa: E402 (its folder is added just above)
-
-from tests.golden import deterministic  # noqa: E402
+import make_pairs
+from tests.golden import deterministic
 
 CHECKPOINTS = {"upscaler": ("swinir", "real_sr_L"), "refiner": ("cascadepsp", None)}
 
