@@ -31,6 +31,11 @@ def official_state(size: str) -> dict[str, Tensor]:
 
 
 @cache
+def official(size: str) -> SwinIR:
+    return build_swinir(official_state(size))
+
+
+@cache
 def golden() -> dict[str, np.ndarray]:
     with np.load(GOLDEN / "swinir_outputs.npz") as file:
         return dict(file)
@@ -53,7 +58,7 @@ def small(config: SwinIRConfig = SMALL) -> SwinIR:
 @pytest.mark.parametrize("size", ["L", pytest.param("M", marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_equals_the_published_network(size: str) -> None:
-    result = build_swinir(official_state(size))(chelsea(slice(100, 148), slice(160, 232)))
+    result = official(size)(chelsea(slice(100, 148), slice(160, 232)))
     expected = golden()[f"real_sr_{size}.window_aligned"]
     np.testing.assert_allclose(result[0, :, ::2, ::2], expected, rtol=1e-3, atol=1e-4)
 
@@ -71,7 +76,7 @@ def test_sizes_are_read_from_the_shapes() -> None:
 
 def test_official_names_and_sizes() -> None:
     stored = {name for name in official_state("L") if not name.endswith(COMPUTED)}
-    network = build_swinir(official_state("L"))
+    network = official("L")
     assert set(network.state_dict()) == stored
     assert network.config == SwinIRConfig(240, (6,) * 9, (8,) * 9, 8, 480, 3, 64, 2)
 
