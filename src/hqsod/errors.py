@@ -43,3 +43,7 @@ class WeightsError(HqsodError):
 
 class OutputError(HqsodError):
     """A result that could not be written, or a destination in use."""
+
+
+class TrainingError(HqsodError):
+    """A training that cannot go on or has not learned what it should."""

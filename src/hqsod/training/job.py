@@ -1,0 +1,199 @@
+"""The training job: a data set to a trained PurNet, stage by stage.
+
+Each stage has a folder of its own in the run's folder. What is done is not done again, so the same
+command with `--resume` goes on wherever the run was killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict
+
+from hqsod import weights
+from hqsod.devices import choose_device, choose_precision
+from hqsod.errors import SettingsError, TrainingError
+from hqsod.images import write_bytes
+from hqsod.models.purnet import PurNet, build_purnet
+from hqsod.training import loop
+from hqsod.training.data import Pictures
+from hqsod.training.purnet import PurNetTask, fill
+from hqsod.training.stages import Recipe
+from hqsod.training.store import Store, find_source, open_store
+
+LEARNED = 0.05  # mean absolute error below which an overfitted handful counts as learned
+
+
+class Plan(BaseModel):
+    """All that decides what a run computes; saved beside it in full.
+
+    Attributes:
+        data: folder of the data set.
+        images: folder of the photographs where it is not found by itself.
+        masks: folder of the masks, likewise; `masks` or `hq-masks` for DUTS-HQ.
+        validation: folder of a data set to validate on; None holds out a part of `data`.
+        recipe: see `Recipe`.
+        stages: which to train, in this order.
+        overfit: train on this many pictures alone, to see that they can be learned; 0 for all.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `float32` or `bf16`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path
+    images: str | None = None
+    masks: str | None = None
+    validation: Path | None = None
+    recipe: Recipe
+    stages: tuple[int, ...] = (1, 2, 3)
+    overfit: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        weights: the network to predict with.
+        rejected: why pictures were left out, by stem.
+    """
+
+    weights: Path
+    rejected: Mapping[str, str]
+
+
+def train(plan: Plan, out: Path, *, resume: bool = False) -> Outcome:
+    """Train the stages of a plan, or go on with them.
+
+    Args:
+        plan: what to do.
+        out: the run's folder.
+        resume: go on in a folder that holds a run of the same plan.
+
+    Raises:
+        SettingsError: `out` holds a run and `resume` is false, or holds one of another plan.
+        TrainingError: a loss that is not finite, or pictures that were not learned.
+        InputError, OutputError, WeightsError: as the parts say.
+    """
+    accelerator = _accelerator(plan)
+    with accelerator.main_process_first():
+        _save_plan(plan, out, resume)
+        training, validation = _stores(plan)
+    for number in plan.stages:
+        name = f"stage{number}"
+        task = _task(plan, name, training, validation, out)
+        loop.run(task, plan.recipe.loop(name), out / name, accelerator)
+    last = out / f"stage{plan.stages[-1]}"
+    if plan.overfit:
+        _require_learned(last)
+    best, final = last / "best.safetensors", out / "purnet.safetensors"
+    if accelerator.is_main_process:
+        chosen = best if best.is_file() else last / "weights.safetensors"
+        write_bytes(final, chosen.read_bytes())
+    return Outcome(final, {**training.rejected, **validation.rejected})
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    device = choose_device(plan.device)
+    precision = choose_precision(plan.precision, device)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if precision is torch.bfloat16 else "no",
+    )
+
+
+def _save_plan(plan: Plan, out: Path, resume: bool) -> None:
+    """Keep the plan beside the run; refuse a folder with a run that this one does not go on with.
+
+    Where it runs may change between two calls; what it computes may not.
+    """
+    path = out / "plan.json"
+    if path.is_file():
+        if not resume:
+            raise SettingsError(
+                f"{out} holds a run", "a new folder", "add --resume to go on with that run"
+            )
+        before = Plan.model_validate_json(path.read_text("utf-8"))
+        where = {"device", "precision", "stages"}
+        old, new = before.model_dump(exclude=where), plan.model_dump(exclude=where)
+        changed = [name for name in old if old[name] != new[name]]
+        if changed:
+            raise SettingsError(
+                f"--resume with another {changed[0]} than {path} has",
+                "the options of the first call",
+                "use another --out for another run",
+            )
+    write_bytes(path, plan.model_dump_json(indent=2).encode())
+
+
+def _stores(plan: Plan) -> tuple[Store, Store]:
+    """The pictures to train on and to validate with."""
+    data = plan.recipe.data
+    whole = open_store(find_source(plan.data, plan.images, plan.masks), data.size, data.superpixels)
+    if plan.overfit:
+        few = whole.part(range(min(plan.overfit, len(whole))))
+        return few, few
+    if plan.validation is None:
+        return whole.split(data.holdout)
+    other = open_store(find_source(plan.validation, None, None), data.size, data.superpixels)
+    return whole, other
+
+
+def _task(plan: Plan, name: str, training: Store, validation: Store, out: Path) -> PurNetTask:
+    recipe = plan.recipe
+    stage = recipe.stage(name)
+    augmentation = None if plan.overfit else recipe.data.augmentation
+    return PurNetTask(
+        _start(recipe, name, out),
+        stage,
+        Pictures(training, augmentation, superpixels=stage.structural_similarity),
+        validation,
+        recipe.double_sigmoid,
+    )
+
+
+def _start(recipe: Recipe, name: str, out: Path) -> PurNet:
+    """The network a stage begins with."""
+    stage = recipe.stage(name)
+    torch.manual_seed(recipe.seed)
+    network = build_purnet(recipe.network.backbone, recipe.network.width, stage.attention)
+    if stage.start == "random":
+        return network
+    if stage.start in ("stage1", "stage2"):
+        source = out / stage.start / "weights.safetensors"
+        if not source.is_file():
+            raise SettingsError(
+                f"{name} starts from {stage.start}, which {out} does not hold",
+                f"{source}",
+                f"train {stage.start} first, or set {name}.start to the path of its weights",
+            )
+    else:
+        source = weights.resolve(stage.start)
+    fill(network, weights.load(source))
+    return network
+
+
+def _require_learned(folder: Path) -> None:
+    """Check that an overfitted handful was learned.
+
+    Raises:
+        TrainingError: it was not.
+    """
+    scores = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    error = next(s["validation/mae"] for s in reversed(scores) if "validation/mae" in s)
+    if error > LEARNED:
+        raise TrainingError(
+            f"the pictures were not learned: mean absolute error {error:.3f}",
+            f"at most {LEARNED}",
+            "take more steps with --set, or look at the masks",
+        )

@@ -1,0 +1,304 @@
+"""The loop: takes a task through its steps, and can be killed at any of them.
+
+To train something of your own, write a `Task` (see `hqsod.training.task`: a network, its parts, a
+data set, `objectives(batch)` and `validate(network)`) and call
+
+    weights = run(task, LoopSettings(steps=..., batch=..., rates={part: rate}), folder, accelerator)
+
+with `accelerator = accelerate.Accelerator(cpu=..., mixed_precision="bf16" or "no")`. The same call
+again goes on from the newest checkpoint in `folder`, or returns at once when all is done. `folder`
+then holds `weights.safetensors` (the last step's), `best.safetensors`, `log.jsonl`, `samples/`,
+`checkpoints/` and `tensorboard/`.
+
+Several processes each show their share of every batch. The network is not wrapped for that, since
+several losses may go through one graph, each with its own parameters: gradients are averaged once
+all of them are there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hqsod import weights
+from hqsod.errors import SettingsError, TrainingError
+from hqsod.progress import progress_bar
+from hqsod.training.checkpoints import Journal, newest_state, save_state
+from hqsod.training.data import Batch, Batches
+from hqsod.training.stages import LoopSettings, Optimizer
+from hqsod.training.task import Task, Validation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerator) -> Path:
+    """Train until all steps are done.
+
+    Returns:
+        Path of the last step's weights.
+
+    Raises:
+        SettingsError: a batch that the processes cannot share, or a part that does not exist.
+        TrainingError: a loss that is not finite.
+        OutputError: `folder` cannot be written to.
+    """
+    final = folder / "weights.safetensors"
+    if final.is_file():
+        return final
+    batches = _batches(task, settings, accelerator)
+    trainer = Trainer(task, settings, accelerator)
+    if state := newest_state(folder / "checkpoints"):
+        trainer.restore(state)
+    journal = Journal(folder, trainer.step) if accelerator.is_main_process else None
+    with progress_bar(settings.steps, folder.name, "steps") as bar:
+        bar.advance(trainer.step)
+        for batch in batches.ahead(trainer.step, settings.steps):
+            trainer.train(batch, batches.names)
+            bar.advance()
+            if note := _write_due(trainer, folder, journal):
+                bar.note(f"{folder.name} step {trainer.step}: {note}")
+    if journal is not None:
+        journal.close()
+        _save_weights(final, trainer)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Batches:
+    processes = accelerator.num_processes
+    if settings.batch % processes:
+        raise SettingsError(
+            f"a batch of {settings.batch} for {processes} processes",
+            f"a multiple of {processes}",
+            "change batch or the number of processes",
+        )
+    share = settings.batch // processes
+    rank = accelerator.process_index
+    return Batches(task.data, share, settings.seed, rank, processes, accelerator.device)
+
+
+def _write_due(trainer: Trainer, folder: Path, journal: Journal | None) -> str:
+    """Write what is due at this step; what validation said, in words.
+
+    The checkpoint comes last: going on from it must not leave out what came before it.
+    """
+    pace, step, note = trainer.settings.pace, trainer.step, ""
+    last = step == trainer.settings.steps
+    if step % pace.log == 0 or last:
+        values = trainer.averages()
+        if journal is not None:
+            journal.write(step, values)
+    if step % pace.validation == 0 or step % pace.checkpoint == 0 or last:
+        trainer.agree_on_buffers()
+    if journal is not None and (step % pace.validation == 0 or last):
+        validation = trainer.validate()
+        if validation is not None:
+            journal.show(step, validation)
+            note = ", ".join(f"{name} {value:.4f}" for name, value in validation.scores.items())
+            if validation.error < trainer.best:
+                trainer.best = validation.error
+                _save_weights(folder / "best.safetensors", trainer)
+    if journal is not None and step % pace.checkpoint == 0:
+        save_state(folder / "checkpoints", step, trainer.state())
+    return note
+
+
+def _save_weights(path: Path, trainer: Trainer) -> None:
+    metadata = {**trainer.task.metadata, "step": str(trainer.step)}
+    weights.save(path, trainer.kept.state_dict(), metadata)
+
+
+class Trainer:
+    """The state of a run and the steps that change it.
+
+    Attributes:
+        step: steps done.
+        best: smallest validation error so far.
+    """
+
+    def __init__(self, task: Task, settings: LoopSettings, accelerator: Accelerator) -> None:
+        unknown = settings.rates.keys() - task.parts.keys()
+        if unknown:
+            raise SettingsError(f"a rate for {min(unknown)}", f"one of {', '.join(task.parts)}")
+        self.task, self.settings, self.accelerator = task, settings, accelerator
+        self.step, self.best = 0, math.inf
+        self.network = task.network.to(accelerator.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's types
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]  # torch's
+        self.trained = {
+            name: [p for p in part.parameters() if name in settings.rates]
+            for name, part in task.parts.items()
+        }
+        self.optimizer = _optimizer(task, settings)
+        decay = settings.optimizer.average
+        self.average = _averaged(self.network, decay) if decay else None
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        self._summed = 0
+        self._since = time.perf_counter()
+        self.freeze()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return torch.device(self.accelerator.device)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: the average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def freeze(self) -> None:
+        """Put what is trained in training mode and the rest, BatchNorm included, out of it."""
+        self.network.eval().requires_grad_(False)
+        for name in self.settings.rates:
+            self.task.parts[name].train().requires_grad_(True)
+
+    def train(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> None:
+        """Take one step.
+
+        Args:
+            batch: what to learn from.
+            names: the pictures shown at a step, for the message when a loss is not finite.
+        """
+        self._backward(batch, names)
+        self._average_gradients()
+        factor = rate_factor(self.settings.optimizer, self.step, self.settings.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.step += 1
+
+    def _backward(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> None:
+        """Add up gradients: one pass through the graph for each loss, to its own parts only."""
+        with self.accelerator.autocast():
+            objectives = self.task.objectives(batch)
+        losses = [sum(t.float().sum() for t in o.terms.values()) for o in objectives]
+        total = torch.stack([torch.as_tensor(loss) for loss in losses]).sum().detach()
+        if not total.isfinite():
+            raise TrainingError(
+                f"the loss at step {self.step + 1} is {total.item()}; "
+                f"the batch: {', '.join(names(self.step))}",
+                "a finite number",
+                "look at these pictures, or lower the rates with --set, and go on with --resume",
+            )
+        for number, (objective, loss) in enumerate(zip(objectives, losses, strict=True), 1):
+            parameters = [p for name in objective.trains for p in self.trained.get(name, ())]
+            if parameters:
+                self.accelerator.backward(
+                    loss, inputs=parameters, retain_graph=number < len(losses)
+                )
+            for name, term in objective.terms.items():
+                self._sums[name] += term.detach().sum()
+        self._sums["loss"] += total
+        self._summed += 1
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for ps in self.trained.values() for p in ps if p.grad is not None]
+        self._share(gradients)
+
+    def agree_on_buffers(self) -> None:
+        """Average BatchNorm's running statistics, which each process gathers on its own."""
+        self._share([b for b in self.kept.buffers() if b.is_floating_point()])
+
+    def _share(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their mean over all processes, in one message."""
+        if self.accelerator.num_processes == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        mean = self.accelerator.reduce(flat, "mean").split([t.numel() for t in tensors])
+        for tensor, values in zip(tensors, mean, strict=True):
+            tensor.copy_(values.view_as(tensor))
+
+    def averages(self) -> dict[str, float]:
+        """Losses since this was last asked, over all processes; the rate; seconds for a step."""
+        self._share(list(self._sums.values()))
+        values = {name: total.item() / self._summed for name, total in self._sums.items()}
+        group = self.optimizer.param_groups[0]
+        values["rate"] = group["lr"] / group["base"]
+        values["seconds"] = (time.perf_counter() - self._since) / self._summed
+        self._sums.clear()
+        self._summed, self._since = 0, time.perf_counter()
+        return values
+
+    def validate(self) -> Validation | None:
+        """Score the network that is kept."""
+        kept = self.kept
+        kept.eval()
+        with torch.inference_mode(), self.accelerator.autocast():
+            validation = self.task.validate(kept)
+        self.freeze()
+        return validation
+
+    def state(self) -> dict[str, Any]:
+        """All that going on exactly needs; the position in the data follows from the step."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to `state`."""
+        self.step, self.best = state["step"], state["best"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+
+def _optimizer(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
+    """Two groups for each part: its weights, and its biases without decay at their own rate."""
+    chosen = settings.optimizer
+    groups = []
+    for name, rate in settings.rates.items():
+        named = list(task.parts[name].named_parameters())
+        biases = [p for n, p in named if n.endswith("bias")]
+        others = [p for n, p in named if not n.endswith("bias")]
+        groups += [
+            {"params": others, "base": rate, "weight_decay": chosen.weight_decay},
+            {"params": biases, "base": rate * chosen.bias_rate, "weight_decay": 0.0},
+        ]
+    groups = [group for group in groups if group["params"]]
+    if chosen.kind == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=chosen.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
+    """Factor on every learning rate at a step counted from 0: warm-up, then the schedule."""
+    if step < optimizer.warmup:
+        return (step + 1) / (optimizer.warmup + 1)
+    part = (step - optimizer.warmup) / max(steps - optimizer.warmup, 1)
+    if optimizer.schedule == "poly":
+        return float((1 - part) ** 0.9)
+    return (1 + math.cos(math.pi * part)) / 2 if optimizer.schedule == "cosine" else 1.0
+
+
+def _averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Running average of weights and BatchNorm statistics, quick to follow at the start."""
+
+    def average(kept: Any, current: Any, count: Any) -> None:  # types as torch's own
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(now)(kept, current, count)  # type: ignore[no-untyped-call]  # torch's
+
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)

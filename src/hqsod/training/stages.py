@@ -1,0 +1,238 @@
+"""Recipes: how PurNet is trained, as values that are checked before anything runs.
+
+A recipe is a TOML file. It comes with the package (`purnet`, `quick`) or from a path, single values
+can be set on top of it, and the whole of it is saved beside what it trained.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hqsod.errors import SettingsError
+
+Part = Literal["extractor", "purificatory", "promotion", "rectification"]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Network(_Settings):
+    """The network that is trained.
+
+    Attributes:
+        backbone: `resnet50`, `vgg16` or `light`.
+        width: channels of the decoders.
+    """
+
+    backbone: str = "resnet50"
+    width: int = Field(default=128, ge=1)
+
+
+class Augmentation(_Settings):
+    """How each picture is changed every time it is shown.
+
+    Attributes:
+        flip: whether half of them are mirrored.
+        rotation: largest angle, in degrees.
+        scale: smallest and largest zoom; above 1 a random part is cropped out.
+        colour: largest change of brightness, contrast and saturation, as a share.
+    """
+
+    flip: bool = True
+    rotation: float = Field(default=10.0, ge=0, le=180)
+    scale: tuple[Rate, Rate] = (1.0, 1.0)
+    colour: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Data(_Settings):
+    """What pictures are brought to before they are shown.
+
+    Attributes:
+        size: height and width in pixels, a multiple of 16 for speed, not by need.
+        superpixels: how many SLIC is asked for, where a data set brings none of its own.
+        holdout: share of the pictures kept for validation where no other set is named.
+    """
+
+    size: int = Field(default=320, ge=32)
+    superpixels: int = Field(default=200, ge=1, le=10_000)
+    holdout: float = Field(default=0.05, ge=0, lt=1)
+    augmentation: Augmentation = Augmentation()
+
+
+class Optimizer(_Settings):
+    """Steps along the gradient, and how their size changes.
+
+    Attributes:
+        kind: `sgd` or `adamw`.
+        momentum: of SGD; AdamW keeps its usual 0.9 and 0.999.
+        weight_decay: on everything but biases.
+        bias_rate: factor on the rate of biases.
+        schedule: `poly` (power 0.9), `cosine` or `constant`.
+        warmup: steps over which the rate grows from 0.
+        average: decay of the running average of the weights that is validated and kept; 0 for none.
+    """
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    bias_rate: Rate = 2.0
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    warmup: int = Field(default=0, ge=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Pace(_Settings):
+    """How often something is written, in steps.
+
+    Attributes:
+        log: losses, averaged since the last time.
+        checkpoint: the whole state; a multiple of `log`, so that a resumed curve has no seam.
+        validation: scores and a picture of predictions.
+    """
+
+    log: int = Field(default=50, ge=1)
+    checkpoint: int = Field(default=1000, ge=1)
+    validation: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Pace:
+        if self.checkpoint % self.log:
+            raise ValueError(f"checkpoint {self.checkpoint} is no multiple of log {self.log}")
+        return self
+
+
+class LoopSettings(_Settings):
+    """What the loop needs to know; see `loop.run`.
+
+    Attributes:
+        steps: how many.
+        batch: pictures in a step, over all processes together.
+        rates: learning rate of each part of the task; a part without one is not trained.
+        optimizer: see `Optimizer`.
+        pace: see `Pace`.
+        seed: of the order of the pictures and their changes.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    rates: dict[str, Rate]
+    optimizer: Optimizer = Optimizer()
+    pace: Pace = Pace()
+    seed: int = 0
+
+
+class Stage(_Settings):
+    """One stage of PurNet's training.
+
+    Attributes:
+        start: `random`, an earlier stage such as `stage1`, or weights by name or path, which fill
+            the extractor or the whole network.
+        attention: whether the promotion and rectification subnetworks take part.
+        structural_similarity: whether that loss takes part.
+        steps: how many.
+        batch: pictures in a step, over all processes together.
+        rates: learning rate of each part.
+    """
+
+    start: str
+    attention: bool
+    structural_similarity: bool
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    rates: dict[Part, Rate]
+
+
+class Recipe(_Settings):
+    """A whole training of PurNet. Attributes: see each class.
+
+    Attributes:
+        seed: of the first weights, the order of the pictures and their changes.
+        double_sigmoid: the published code's second sigmoid in the structural similarity loss.
+    """
+
+    network: Network = Network()
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    pace: Pace = Pace()
+    seed: int = 0
+    double_sigmoid: bool = False
+    stage1: Stage
+    stage2: Stage
+    stage3: Stage
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `stage1`, `stage2` or `stage3`."""
+        stages = {"stage1": self.stage1, "stage2": self.stage2, "stage3": self.stage3}
+        return stages[name]
+
+    def loop(self, name: str) -> LoopSettings:
+        """What the loop needs for a stage."""
+        stage = self.stage(name)
+        return LoopSettings(
+            steps=stage.steps,
+            batch=stage.batch,
+            rates={str(part): rate for part, rate in stage.rates.items()},
+            optimizer=self.optimizer,
+            pace=self.pace,
+            seed=self.seed + int(name[-1]),
+        )
+
+
+def read_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and set single values on top of it.
+
+    Args:
+        source: the name of a recipe that comes with the package, or a path.
+        changes: `table.key=value` with a TOML value, such as `stage1.steps=100`.
+
+    Raises:
+        SettingsError: no such recipe, not TOML, an unknown key, or a value out of range.
+    """
+    values = _read_toml(source)
+    for change in changes:
+        _set(values, change)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        raise SettingsError(f"recipe {source}: {key} = {first['input']!r}", first["msg"]) from None
+
+
+def _read_toml(source: str) -> dict[str, Any]:
+    packaged = resources.files("hqsod") / "recipes" / f"{source}.toml"
+    file = Path(str(packaged)) if packaged.is_file() else Path(source)
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
+        raise SettingsError(
+            f"recipe {source}: no such file", f"a path or one of {', '.join(names)}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"recipe {source}: {error}", "TOML") from None
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    """Set `table.key=value` in nested tables; a value that is not TOML is taken as text."""
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {change}", "table.key=value, such as stage1.steps=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, key = path.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"--set {change}", f"a table before {table!r} ends")
+    values[key] = value

@@ -1,0 +1,67 @@
+"""What the loop asks of whatever is trained.
+
+A task holds a network and its data; it turns a batch into losses and says how good the network is.
+Steps, optimizer, checkpoints and logs are the loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from hqsod.images import Array
+from hqsod.training.data import Batch, Dataset
+
+
+class Objective(NamedTuple):
+    """A loss and the parts of the network it trains; its gradient reaches no other part.
+
+    Attributes:
+        terms: tensors by name; the loss is the sum of all their values.
+        trains: names in `Task.parts`.
+    """
+
+    terms: Mapping[str, Tensor]
+    trains: tuple[str, ...]
+
+
+class Validation(NamedTuple):
+    """How good a network is.
+
+    Attributes:
+        scores: by name.
+        error: the figure that is smallest for the best network.
+        picture: (H, W, 3) uint8 sheet of predictions to look at.
+    """
+
+    scores: Mapping[str, float]
+    error: float
+    picture: Array
+
+
+class Task(Protocol):
+    """Something that can be trained."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained; the loop moves it to its device."""
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Its parts by name, disjoint; each has a learning rate of its own."""
+
+    @property
+    def data(self) -> Dataset:
+        """What batches are made of."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Text kept with the weights."""
+
+    def objectives(self, batch: Batch) -> list[Objective]:
+        """The losses of a batch, under autocast; their graphs may overlap."""
+
+    def validate(self, network: nn.Module) -> Validation | None:
+        """Scores of `network`, which is `self.network` or an average of it; None without data."""
