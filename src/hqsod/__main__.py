@@ -1,0 +1,5 @@
+"""`python -m hqsod` is `hqsod`."""
+
+from hqsod.cli import main
+
+main()

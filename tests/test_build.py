@@ -1,0 +1,311 @@
+"""The build job, whole: what it makes, what it keeps, what it rejects, and what a kill costs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+from typer.testing import CliRunner
+
+from hqsod import images
+from hqsod.build import engines as running
+from hqsod.build.pipeline import Engines, build, load_engines
+from hqsod.build.recipes import RECIPES, choose_recipe
+from hqsod.cli import app, main
+from hqsod.datasets import find_pairs
+from hqsod.errors import OutputError, SettingsError
+from hqsod.images import Array
+from hqsod.manifest import NAME, Manifest
+from tests.conftest import random_picture, save, write_pair
+from tests.test_images import bomb
+
+SMALL = replace(RECIPES["preview"], canvas=256, name="small")
+FOLDERS = ("images", "masks", "hq-masks")
+
+
+def load(**changes: object) -> Engines:
+    recipe = replace(SMALL, **changes)  # type: ignore[arg-type]
+    return load_engines(recipe, torch.device("cpu"), torch.float32, fallback=False)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every picture the job wrote."""
+    files = (path for kind in FOLDERS for path in sorted((folder / kind).iterdir()))
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_a_data_set_is_built_as_published(source: Path, tmp_path: Path):
+    pairs = find_pairs(source)
+    summary = build(pairs, tmp_path / "dest", load())
+    assert (summary.built, summary.kept, summary.rejected) == (4, 0, ())
+    with Manifest.open(tmp_path / "dest") as manifest:
+        records = manifest.latest()
+    for pair in pairs:
+        record = records[pair.stem]
+        assert record.placement is not None
+        rows, columns = record.placement.window
+        with Image.open(pair.mask) as mask:
+            size = (4 * mask.width, 4 * mask.height)
+            expected = np.asarray(mask.resize(size, Image.Resampling.BICUBIC))
+        built = {
+            name: np.asarray(Image.open(tmp_path / "dest" / file.path))
+            for name, file in record.outputs.items()
+        }
+        assert (built["masks"][rows, columns] == expected).all()
+        assert {array.shape[:2] for array in built.values()} == {(256, 256)}
+        assert built["images"].shape == (256, 256, 3)
+        assert all(array.dtype == np.uint8 for array in built.values())
+        assert np.count_nonzero(built["masks"]) == np.count_nonzero(expected)
+        for name, file in record.outputs.items():
+            data = (tmp_path / "dest" / file.path).read_bytes()
+            assert (hashlib.sha256(data).hexdigest(), len(data)) == (file.sha256, file.size), name
+
+
+def test_a_second_run_does_only_what_changed(source: Path, tmp_path: Path):
+    dest = tmp_path / "dest"
+    build(find_pairs(source), dest, load())
+    before = digests(dest)
+    assert build(find_pairs(source), dest, load()).kept == 4
+    (dest / "masks" / "a.png").unlink()
+    save(source / "images" / "d.png", random_picture((40, 60, 3)))
+    summary = build(find_pairs(source), dest, load())
+    assert (summary.built, summary.kept) == (2, 2)
+    changed = {name for name, digest in digests(dest).items() if digest != before[name]}
+    assert {"images/d.png"} <= changed <= {"images/d.png", "hq-masks/d.png"}
+    assert build(find_pairs(source), dest, load(refiner="none")).built == 4
+
+
+def odd_pairs(folder: Path) -> set[str]:
+    """Pairs that are bad in every way the README names; returns the stems to be rejected."""
+    for stem in ("bomb", "cut", "grey", "large", "palette", "red", "size", "turned", "good one é"):
+        write_pair(folder, stem)
+    pictures, masks = folder / "images", folder / "masks"
+    cut = (pictures / "cut.png").read_bytes()
+    (pictures / "cut.png").write_bytes(cut[: len(cut) // 2])
+    (pictures / "bomb.png").write_bytes(bomb(60_000))
+    save(pictures / "grey.png", random_picture((40, 60)).astype(np.uint16) * 257)
+    Image.fromarray(random_picture((40, 60, 3))).quantize(16).save(pictures / "palette.png")
+    save(pictures / "large.png", random_picture((65, 60, 3)))
+    save(masks / "large.png", random_picture((65, 60)))
+    save(masks / "red.png", random_picture((40, 60, 3)))
+    save(masks / "size.png", random_picture((41, 60)))
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 3
+    with Image.open(pictures / "turned.png") as picture:
+        picture.copy().save(pictures / "turned.png", exif=exif)
+    return {"bomb", "cut", "large", "red", "size"}
+
+
+def test_bad_input_never_costs_good_input(tmp_path: Path):
+    bad = odd_pairs(tmp_path / "source")
+    dest = tmp_path / "dest"
+    command = ["build", str(tmp_path / "source"), str(dest), "--recipe", "preview"]
+    answer = CliRunner().invoke(app, [*command, "--canvas", "256"])
+    assert answer.exit_code == 1
+    lines = answer.stderr.splitlines()
+    for stem in bad:
+        assert sum("rejected" in line and f"{stem}.png" in line for line in lines) == 1, stem
+    for stem in ("grey", "palette", "turned"):
+        assert sum("converted" in line and f"{stem}.png" in line for line in lines) == 1, stem
+    with Manifest.open(dest) as manifest:
+        records = manifest.latest()
+    assert {stem for stem, record in records.items() if record.status == "rejected"} == bad
+    assert {path.stem for path in (dest / "images").iterdir()} == records.keys() - bad
+    card = (dest / "README.md").read_text()
+    assert "4 pairs built, 5 rejected" in card
+    assert all(f"- `{stem}`: " in card for stem in bad)
+
+
+def test_two_runs_on_one_folder(source: Path, tmp_path: Path):
+    (tmp_path / "dest").mkdir()
+    with FileLock(tmp_path / "dest" / ".lock"), pytest.raises(OutputError, match="another run"):
+        build(find_pairs(source), tmp_path / "dest", load())
+
+
+def test_a_full_disk_stops_with_one_line_and_the_next_run_goes_on(
+    source: Path, tmp_path: Path, monkeypatch, capsys
+):
+    dest, whole, written = tmp_path / "dest", tmp_path / "whole", []
+
+    def fill(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 4:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images.os, "fsync", fill)
+        patch.setattr(sys, "argv", ["hqsod", "build", str(source), str(dest), "--canvas", "256"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(error) == 1
+    assert "No space left on device" in error[0]
+    assert not list(dest.rglob("*.part"))
+    arguments = ["build", str(source), "--canvas", "256"]
+    for folder in (dest, whole):
+        assert CliRunner().invoke(app, [*arguments[:2], str(folder), *arguments[2:]]).exit_code == 0
+    assert digests(dest) == digests(whole)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(source: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file"):
+        build(find_pairs(source), tmp_path / "file" / "dest", load())
+
+
+def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
+    engines = load()
+
+    class Wrong:
+        """A refiner that answers with noise."""
+
+        name, weights = "wrong", ""
+
+        def __call__(self, image: Array, mask: Array) -> Array:
+            return random_picture(mask.shape)
+
+    for fallback in (False, True):
+        dest = tmp_path / str(fallback)
+        settings = replace(engines.settings, fallback=fallback)
+        summary = build(find_pairs(source), dest, Engines(engines.upscaler, Wrong(), settings))
+        assert set(summary.flagged) == {pair.stem for pair in find_pairs(source)}
+        made = digests(dest)
+        assert (made["masks/a.png"] == made["hq-masks/a.png"]) is fallback
+
+
+def test_resuming_multiplies_the_same_batches(source: Path, tmp_path: Path):
+    """A batch that is half done goes whole through the upscaler, and only the rest is written."""
+    seen: list[int] = []
+    engines = load(refiner="none")
+
+    class Counting:
+        name, weights, scale = "counting", "", 4
+
+        def __call__(self, pictures: Sequence[Array]) -> list[Array]:
+            seen.append(len(pictures))
+            return engines.upscaler(pictures)
+
+    counting = Engines(Counting(), None, replace(engines.settings, batch=2))
+    build(find_pairs(source), tmp_path / "dest", counting)
+    assert seen == [2, 2]
+    kept = (tmp_path / "dest" / "images" / "d.png").stat().st_mtime_ns
+    (tmp_path / "dest" / "images" / "a.png").unlink()
+    build(find_pairs(source), tmp_path / "dest", counting)
+    assert seen == [2, 2, 2]
+    assert (tmp_path / "dest" / "images" / "d.png").stat().st_mtime_ns == kept
+
+
+def test_memory_is_bounded_by_what_is_under_way(tmp_path: Path, monkeypatch):
+    """However many pairs there are, only those being read and written are held."""
+    for number in range(40):
+        write_pair(tmp_path, f"{number:02}", width=20)
+    held, most = set(), 0
+    read, write = running.steps.read, running.steps.write
+
+    def count_read(pair, *rest):
+        nonlocal most
+        held.add(pair.stem)
+        most = max(most, len(held))
+        return read(pair, *rest)
+
+    def count_write(enlarged, *rest):
+        held.discard(enlarged.source.pair.stem)
+        return write(enlarged, *rest)
+
+    monkeypatch.setattr(running.steps, "read", count_read)
+    monkeypatch.setattr(running.steps, "write", count_write)
+    build(find_pairs(tmp_path), tmp_path / "dest", load(refiner="none"))
+    assert most <= running.READ_AHEAD + running.WRITE_BEHIND + running.WRITERS + 2
+
+
+def test_the_recipe_follows_the_weights_at_hand(monkeypatch):
+    monkeypatch.setattr("hqsod.weights.at_hand", lambda name: True)
+    assert choose_recipe(None).name == "duts-hq"
+    monkeypatch.setattr("hqsod.weights.at_hand", lambda name: name != "cascadepsp")
+    assert choose_recipe(None).name == "preview"
+    assert choose_recipe("duts-hq").changed("bicubic", None).name == "custom"
+    with pytest.raises(SettingsError, match="duts-hq or preview"):
+        choose_recipe("best")
+
+
+def run_and_kill(command: list[str], dest: Path, files: int) -> None:
+    """Start the command and kill it once `files` pictures are there."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list(dest.glob("*/[!.]*.png"))) >= files:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait(60) == -signal.SIGKILL, "the run was over before it could be killed"
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_and_ends_identical(photographs: Path, tmp_path: Path):
+    """Forty real pairs, killed half-way with SIGKILL three times."""
+    train = photographs / "train"
+    for mask in sorted((train / "masks").iterdir())[::108][:40]:
+        for kind, suffix in (("images", ".jpg"), ("masks", ".png")):
+            link = tmp_path / "source" / kind / (mask.stem + suffix)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(train / kind / link.name)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "hqsod", "build", str(tmp_path / "source")]
+    settings = ["--recipe", "preview", "--precision", "float32"]
+    for files in (20, 50, 80):
+        run_and_kill([*command, str(killed), *settings], killed, files)
+        with Manifest.open(killed) as manifest:
+            recorded = [r for r in manifest.latest().values() if r.status == "built"]
+        for record in recorded:
+            for file in record.outputs.values():
+                assert (killed / file.path).stat().st_size == file.size
+    for folder in (killed, whole):
+        subprocess.run([*command, str(folder), *settings], check=True, capture_output=True)
+    assert len(digests(whole)) == 120
+    assert digests(killed) == digests(whole)
+    assert not list(killed.rglob("*.part"))
+
+
+def test_the_manifest_reads_without_hqsod(source: Path, tmp_path: Path):
+    """What the card promises: plain SQL gives sources, placement and figures."""
+    import sqlite3
+
+    build(find_pairs(source), tmp_path / "dest", load())
+    rows = sqlite3.connect(tmp_path / "dest" / NAME).execute(
+        "SELECT stem, json_extract(placement, '$.top'), json_extract(quality, '$.iou') FROM latest"
+    )
+    assert all(top > 0 and 0 <= iou <= 1 for _, top, iou in rows)
+
+
+def test_upscale_and_refine_run_alone(source: Path, tmp_path: Path):
+    save(source / "images" / "not.png", random_picture((4, 4, 3))).write_bytes(b"broken")
+    out = tmp_path / "out"
+    command = ["upscale", str(source / "images"), "--out", str(out), "--upscaler", "bicubic"]
+    answer = CliRunner().invoke(app, command)
+    assert (answer.exit_code, "4 made, 0 kept as they were, 1 failed" in answer.stdout) == (1, True)
+    assert images.read_size(out / "a.png") == tuple(
+        4 * s for s in images.read_size(source / "images" / "a.png")
+    )
+    masks = ["refine", str(source / "images"), str(source / "masks"), "--out", str(tmp_path / "m")]
+    answer = CliRunner().invoke(app, [*masks, "--refiner", "guided"])
+    assert answer.exit_code == 0, answer.output
+    assert images.read_size(tmp_path / "m" / "a.png") == images.read_size(
+        source / "masks" / "a.png"
+    )
+    assert "0 made, 4 kept" in CliRunner().invoke(app, [*masks, "--refiner", "guided"]).stdout
