@@ -1,0 +1,119 @@
+"""A small upscaler: residual blocks of 3 x 3 convolutions on the small picture, one pixel shuffle.
+
+The plan of EDSR (Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution",
+CVPR Workshops 2017) with few channels, and two differences: one convolution draws all pixels that
+a pixel becomes (the sub-pixel convolution of Shi et al., CVPR 2016), and what is learnt is the
+difference from bicubic enlargement, so that an untrained network enlarges bicubically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hqsod.errors import WeightsError
+
+COLOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CompactConfig:
+    """The sizes of a compact upscaler.
+
+    Attributes:
+        features: channels of the body.
+        blocks: number of residual blocks, of two convolutions each.
+        scale: how many times larger the result is.
+    """
+
+    features: int
+    blocks: int
+    scale: int = 4
+
+
+class Compact(nn.Module):
+    """The network; `config` holds its sizes."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.first = _conv(COLOURS, config.features)
+        self.blocks = nn.ModuleList(Block(config.features) for _ in range(config.blocks))
+        self.last = _conv(config.features, COLOURS * config.scale**2)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Let the body compute in `dtype`; its weights are converted, the last ones stay."""
+        self.first.to(dtype)
+        self.blocks.to(dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Upscale pictures of any size.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB in [0, 1].
+
+        Returns:
+            (B, 3, scale * H, scale * W) float32, not clamped.
+        """
+        scale = self.config.scale
+        stem = body = self.first(images.to(self.first.weight.dtype))
+        for block in self.blocks:
+            body = block(body)
+        details = F.pixel_shuffle(self.last((stem + body).to(self.last.weight.dtype)), scale)
+        # antialias changes nothing when enlarging but the kernel: this one is Pillow's.
+        enlarged = F.interpolate(images, scale_factor=scale, mode="bicubic", antialias=True)
+        result: Tensor = enlarged + details
+        return result
+
+
+class Block(nn.Module):
+    """Two convolutions around which the input is carried over."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(features, features)
+        self.conv2 = _conv(features, features)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)  # a deep stack of blocks starts near the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        changed: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        return changed
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def is_compact(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of a compact upscaler."""
+    return "first.weight" in state and "blocks.0.conv2.weight" in state and "last.weight" in state
+
+
+def build_compact(state: Mapping[str, Tensor]) -> Compact:
+    """The network of a checkpoint, its sizes read from the shapes, the weights loaded.
+
+    Raises:
+        WeightsError: these are not all the weights of one compact upscaler.
+    """
+    try:
+        features, drawn = state["first.weight"].shape[0], state["last.weight"].shape[0]
+        blocks = sum(name.endswith("conv2.weight") for name in state)
+        config = CompactConfig(features, blocks, round((drawn / COLOURS) ** 0.5))
+        network = Compact(config)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise WeightsError(
+            f"weights that do not fit ({' '.join(str(error).split())[:200]})",
+            "a compact upscaler, as `hqsod train --recipe upscaler` writes it",
+            "give the checkpoint of another network to the part that knows it",
+        ) from error
+    return network.eval()

@@ -1,0 +1,78 @@
+"""The compact upscaler: bicubic before it learns, sizes from shapes, borders, what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hqsod.errors import WeightsError
+from hqsod.models.compact import Compact, CompactConfig, build_compact, is_compact
+
+from .golden import inputs
+
+SMALL = CompactConfig(features=8, blocks=2)
+
+
+def small(config: CompactConfig = SMALL) -> Compact:
+    """A network that draws something."""
+    torch.manual_seed(0)
+    network = Compact(config).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    return network
+
+
+@torch.inference_mode()
+def test_untrained_it_enlarges_as_pillow_does() -> None:
+    photo = inputs.photo("chelsea").crop((100, 50, 159, 91))
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
+    result = Compact(SMALL)(pixels)[0].permute(1, 2, 0).clamp(0, 1) * 255
+    expected = np.asarray(photo.resize((59 * 4, 41 * 4), Image.Resampling.BICUBIC))
+    # Pillow rounds to eight bits between the columns and the rows.
+    assert np.abs(result.numpy() - expected).max() <= 1.5
+
+
+def test_sizes_are_read_from_the_shapes() -> None:
+    for config in (SMALL, CompactConfig(features=6, blocks=3, scale=2)):
+        network = small(config)
+        again = build_compact(network.state_dict())
+        assert again.config == config
+        image = torch.rand(2, 3, 5, 7)
+        torch.testing.assert_close(again(image), network(image))
+        assert again(image).shape == (2, 3, 5 * config.scale, 7 * config.scale)
+
+
+def test_every_parameter_learns() -> None:
+    network = small()
+    network(torch.rand(1, 3, 9, 9)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@torch.inference_mode()
+def test_bf16_is_close_and_the_picture_stays_float32() -> None:
+    network, image = small(CompactConfig(features=32, blocks=3)), torch.rand(1, 3, 24, 24)
+    expected = network(image)
+    network.set_precision(torch.bfloat16)
+    result = network(image)
+    assert result.dtype is torch.float32
+    assert (result - expected).abs().max() < 0.02 * expected.std() + 2 / 255
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "other"])
+def test_other_weights_are_refused(change: str) -> None:
+    state = small().state_dict()
+    assert is_compact(state)
+    if change == "missing":
+        del state["blocks.1.conv1.bias"]
+    elif change == "extra":
+        state["norm.weight"] = torch.zeros(8)
+    else:
+        state["last.weight"] = torch.zeros(47, 8, 3, 3)
+    with pytest.raises(WeightsError, match="compact upscaler"):
+        build_compact(state)
+
+
+def test_it_is_told_from_other_networks() -> None:
+    assert not is_compact({"conv_first.weight": torch.zeros(1)})
+    assert not is_compact({})
