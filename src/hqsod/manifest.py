@@ -72,6 +72,26 @@ class Record:
     notes: str = ""
 
 
+@contextmanager
+def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """Connect to the manifest's file in `folder`; its other tables are reached this way.
+
+    Raises:
+        InputError: there is none and `create` is false.
+        OutputError: it cannot be read or written.
+    """
+    path = folder / NAME
+    if not create and not path.is_file():
+        raise InputError(f"{folder}: no {NAME}", "a data set made by hqsod build", "build it first")
+    with _told_plainly(path):
+        connection = sqlite3.connect(path, timeout=30)
+        try:
+            connection.row_factory = sqlite3.Row
+            yield connection
+        finally:
+            connection.close()
+
+
 class Manifest:
     """The open manifest of a data set; use it as a context manager, from one thread."""
 
@@ -87,20 +107,10 @@ class Manifest:
             InputError: there is none and `create` is false.
             OutputError: it cannot be written.
         """
-        path = folder / NAME
-        if not create and not path.is_file():
-            raise InputError(
-                f"{folder}: no {NAME}", "a data set made by hqsod build", "build it first"
-            )
-        with _told_plainly(path):
-            connection = sqlite3.connect(path, timeout=30)
-            try:
-                connection.row_factory = sqlite3.Row
-                if create:
-                    connection.executescript(_SCHEMA)
-                yield cls(connection)
-            finally:
-                connection.close()
+        with connect(folder, create=create) as connection:
+            if create:
+                connection.executescript(_SCHEMA)
+            yield cls(connection)
 
     def add_recipe(self, key: str, settings: dict[str, Any]) -> None:
         """Keep a recipe's settings under its key; keeping them twice is harmless."""
@@ -130,6 +140,12 @@ class Manifest:
         """The newest record of every stem, by stem."""
         rows = self._connection.execute("SELECT * FROM latest ORDER BY stem")
         return {row["stem"]: _record(row) for row in rows}
+
+    def find(self, stem: str) -> Record | None:
+        """The newest record of `stem`, if it has one."""
+        newest = "SELECT * FROM records WHERE stem = ? ORDER BY id DESC LIMIT 1"
+        row = self._connection.execute(newest, (stem,)).fetchone()
+        return row and _record(row)
 
 
 def _record(row: sqlite3.Row) -> Record:

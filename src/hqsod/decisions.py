@@ -1,0 +1,194 @@
+"""What a person decided about the masks: a table beside the records in the manifest's file.
+
+Append-only: a changed mind, an undo and a new note each get a row, and a stem's newest row counts.
+Rows of a stem are numbered 1, 2, 3 ...; whoever decides names the number they saw last, so that of
+two windows the later one is told and overwrites nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from hqsod.errors import HqsodError
+from hqsod.manifest import File, Record, connect
+
+CORRECTED = "corrected"  # the version a person painted
+CORRECTED_FOLDER = "corrected-masks"
+FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
+REJECT, LATER = "reject", "later"
+
+# Where the folders of a built data set stand, the versions have these names.
+VERSION_NAMES = {"masks": "upscaled", "hq-masks": "refined"}
+IMAGES = "images"
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    made     TEXT NOT NULL,        -- UTC, ISO 8601
+    stem     TEXT NOT NULL,
+    number   INTEGER NOT NULL,     -- counts a stem's rows from 1
+    who      TEXT NOT NULL,
+    choice   TEXT,                 -- a version's name, 'reject', 'later'; NULL: undecided again
+    note     TEXT NOT NULL,
+    seen     TEXT NOT NULL,        -- digest of the masks that were judged
+    UNIQUE (stem, number)
+);
+CREATE VIEW IF NOT EXISTS latest_decisions AS
+    SELECT * FROM decisions WHERE id IN (SELECT max(id) FROM decisions GROUP BY stem);
+"""
+_COLUMNS = "made, stem, number, who, choice, note, seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row; see the table `decisions` for each field's meaning."""
+
+    made: str
+    stem: str
+    number: int
+    who: str
+    choice: str | None
+    note: str
+    seen: str
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it says what to do with the pair."""
+        return self.choice is not None and self.choice != LATER
+
+    def holds_for(self, record: Record) -> bool:
+        """Whether it was made on the masks that the record names."""
+        return self.seen == digest_of(record.outputs)
+
+
+class OvertakenError(HqsodError):
+    """Somebody decided on the same pair in the meantime.
+
+    Attributes:
+        decision: what they decided.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        super().__init__(
+            f"{decision.stem}: {decision.who} decided on it meanwhile "
+            f"({decision.choice or 'undecided'})",
+            "",
+            "look at it again, then decide",
+        )
+
+
+def digest_of(outputs: Mapping[str, File]) -> str:
+    """A short digest of a record's masks: a pair built to other masks is undecided again."""
+    hashes = (f"{layer}:{file.sha256}" for layer, file in outputs.items() if layer != IMAGES)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+
+def versions(record: Record) -> dict[str, str]:
+    """Name and file, within the data set, of each version; the one others were made from first."""
+    return {
+        VERSION_NAMES.get(layer, layer): file.path
+        for layer, file in record.outputs.items()
+        if layer != IMAGES
+    }
+
+
+def corrected_path(stem: str) -> str:
+    """Where, within the data set, the version that a person painted stands."""
+    return f"{CORRECTED_FOLDER}/{stem}.png"
+
+
+def version_path(record: Record, version: str) -> str:
+    """Where, within the data set, a version of the record's mask stands."""
+    return corrected_path(record.stem) if version == CORRECTED else versions(record)[version]
+
+
+def chosen(record: Record, decision: Decision | None) -> str | None:
+    """The version that counts, by name; None where the pair is left out.
+
+    As decided; while undecided, the refined version unless it is flagged, then the one that it was
+    made from. Of a folder's candidates the first stands for the refined version.
+    """
+    if decision is not None and decision.is_final and decision.holds_for(record):
+        return None if decision.choice == REJECT else decision.choice
+    names = list(versions(record))
+    return names[0] if record.flagged else names[min(1, len(names) - 1)]
+
+
+class Decisions:
+    """The open decisions of a data set; use it as a context manager, from one thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path) -> Iterator[Self]:
+        """Open the decisions on the data set in `folder`.
+
+        Raises:
+            InputError: there is no manifest.
+            OutputError: it cannot be written.
+        """
+        with connect(folder) as connection:
+            connection.executescript(SCHEMA)
+            yield cls(connection)
+
+    def latest(self) -> dict[str, Decision]:
+        """The newest decision on every stem that has one."""
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM latest_decisions")  # noqa: S608 (a constant)
+        return {row["stem"]: Decision(*row) for row in rows}
+
+    def history(self, stem: str) -> list[Decision]:
+        """All decisions on `stem`, the newest first."""
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM decisions WHERE stem = ? ORDER BY number DESC",  # noqa: S608 (a constant)
+            (stem,),
+        )
+        return [Decision(*row) for row in rows]
+
+    def add(
+        self,
+        record: Record,
+        who: str,
+        choice: str | None,
+        note: str,
+        after: int,
+        first: Callable[[], None] | None = None,
+    ) -> Decision:
+        """Commit a decision.
+
+        Args:
+            record: the pair decided on.
+            who: who decided.
+            choice: a version's name, `REJECT`, `LATER`, or None for undecided.
+            note: in their words.
+            after: number of the stem's newest decision that they saw; 0 for none.
+            first: what to do once it is certain that nobody came before; its files are written
+                when the decision is committed, and no other process decides meanwhile.
+
+        Raises:
+            OvertakenError: there is a newer decision than `after`.
+        """
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        seen = digest_of(record.outputs)
+        decision = Decision(made, record.stem, after + 1, who, choice, note, seen)
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            newest = self.history(record.stem)
+            if newest and newest[0].number != after:
+                raise OvertakenError(newest[0])
+            if first is not None:
+                first()
+            self._connection.execute(
+                f"INSERT INTO decisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 (a constant)
+                (made, record.stem, after + 1, who, choice, note, seen),
+            )
+        return decision

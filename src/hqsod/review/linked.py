@@ -1,0 +1,151 @@
+"""Any folders of photographs and masks as a data set that can be reviewed.
+
+The folders stay where they are and as they are: the data set holds links to them, and a manifest
+with a record of each pair, judged as a build would judge it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hqsod import images
+from hqsod.build.quality import judge
+from hqsod.datasets import inspect
+from hqsod.decisions import CORRECTED, IMAGES, LATER, REJECT
+from hqsod.errors import InputError, OutputError
+from hqsod.images import Array
+from hqsod.manifest import File, Manifest, Record
+from hqsod.progress import progress_bar
+
+MASKS = "masks"
+RECIPE = "linked folders"
+SETTINGS = {"recipe": RECIPE, "upscaler": "none", "refiner": "none"}
+TAKEN = frozenset({IMAGES, MASKS, "hq-masks", "upscaled", "refined", CORRECTED, REJECT, LATER})
+
+
+def link(
+    dest: Path, photographs: Path, masks: Path, candidates: Mapping[str, Path]
+) -> tuple[str, ...]:
+    """Make or bring up to date the data set in `dest` that links to the folders.
+
+    Args:
+        dest: where links, manifest and later the decisions stand.
+        photographs: folder of the photographs.
+        masks: folder of the masks.
+        candidates: further versions of the masks, by name; the first is the one that the masks
+            are compared with.
+
+    Returns:
+        One line for each pair that could not be read.
+
+    Raises:
+        InputError: a folder is missing, a name is taken, or no photograph has a mask.
+        OutputError: `dest` cannot be written to or holds something else.
+    """
+    folders = {IMAGES: photographs, MASKS: masks, **candidates}
+    for name in candidates:
+        if name in TAKEN or not name.replace("-", "").replace("_", "").isalnum():
+            raise InputError(
+                f"--candidates {name}=...", "a new name of letters, digits, - and _", "rename it"
+            )
+    found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
+    if not found.pairs:
+        raise InputError(f"{photographs}, {masks}: no picture with a mask of the same name")
+    dest.mkdir(parents=True, exist_ok=True)
+    for name, folder in folders.items():
+        _link(dest / name, folder)
+    others = {name: _by_stem(folder) for name, folder in candidates.items()}
+    work = [
+        {IMAGES: pair.image, MASKS: pair.mask}
+        | {name: files[pair.stem] for name, files in others.items() if pair.stem in files}
+        for pair in found.pairs
+    ]
+    return _record_all(dest, [pair.stem for pair in found.pairs], work)
+
+
+def _link(link: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    if link.is_symlink() and link.resolve() == folder.resolve():
+        return
+    if link.exists() or link.is_symlink():
+        raise OutputError(
+            f"{link}: stands for {link.resolve()}",
+            f"nothing, or a link to {folder.resolve()}",
+            "name another folder for the decisions",
+        )
+    link.symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in reversed(images.find_images(folder))}
+
+
+def _record_all(dest: Path, stems: list[str], work: list[dict[str, Path]]) -> tuple[str, ...]:
+    failed = []
+    key = hashlib.sha256(RECIPE.encode()).hexdigest()
+    with (
+        Manifest.open(dest, create=True) as manifest,
+        ThreadPoolExecutor() as pool,
+        progress_bar(len(stems), "judging", "pairs") as bar,
+    ):
+        manifest.add_recipe(key, SETTINGS)
+        known = manifest.latest()
+        jobs = (
+            (stem, files, known.get(stem), key) for stem, files in zip(stems, work, strict=True)
+        )
+        for record in pool.map(lambda job: _record(*job), jobs):
+            bar.advance()
+            if record is None:
+                continue
+            manifest.append(record)
+            if record.status == "rejected":
+                failed.append(f"{record.stem}: {record.notes}")
+    return tuple(failed)
+
+
+def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str) -> Record | None:
+    """Judge a pair; None where the manifest's record of it still holds."""
+    outputs = {name: _file(name, path) for name, path in files.items()}
+    if known is not None and known.status == "built" and known.outputs == outputs:
+        return None
+    sources = {"image": outputs[IMAGES], "mask": outputs[MASKS]}
+    try:
+        image = images.read_image(files[IMAGES])
+        masks = [_mask(path, image) for name, path in files.items() if name != IMAGES]
+    except InputError as error:
+        return Record(stem, "rejected", key, sources, notes=str(error))
+    quality = judge(image, masks[0], masks[min(1, len(masks) - 1)])
+    return Record(
+        stem=stem,
+        status="built",
+        recipe=key,
+        sources=sources,
+        outputs=outputs,
+        quality=quality.as_dict(),
+        score=quality.score,
+        flagged=quality.flagged,
+    )
+
+
+def _file(name: str, path: Path) -> File:
+    data = path.read_bytes()
+    return File(f"{name}/{path.name}", hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _mask(path: Path, image: Array) -> Array:
+    mask = images.read_mask(path)
+    if mask.shape != image.shape[:2]:
+        raise InputError(
+            f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels",
+            f"the size of its photograph, {image.shape[1]} x {image.shape[0]}",
+            "resize the mask or mend the pair",
+        )
+    if mask.max(initial=0) == 1:
+        raise InputError(
+            f"{path}: grey levels 0 and 1", "0 (background) to 255 (object)", "multiply them by 255"
+        )
+    return mask

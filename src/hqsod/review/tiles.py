@@ -1,0 +1,165 @@
+"""Thumbnails and tiles: made once, kept in a folder of bounded size.
+
+A picture is cut into tiles of 512 pixels at full size, at half, a quarter and so on, so that the
+page draws only what it shows. Tiles are PNG: at full size each pixel is the file's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hqsod import images
+from hqsod.errors import InputError
+from hqsod.images import Array
+from hqsod.manifest import NAME as MANIFEST
+
+TILE = 512  # pixels a side
+THUMBNAIL = 288  # pixels of a thumbnail's long side
+CACHE_BYTES = 2_000_000_000  # about 600 pairs of 1600 x 1600
+KEPT_SHARE = 0.8  # of the limit, after the oldest files have gone
+DIMMED = 0.35  # brightness of a thumbnail's background
+# What the other version does not have, and what only it has; the page uses the same colours.
+ADDED, REMOVED = (226, 61, 128), (0, 158, 200)
+OBJECT_ABOVE = 127
+
+
+class Cache:
+    """Files made on demand in `folder`, the longest unused removed beyond `limit` bytes."""
+
+    def __init__(self, folder: Path, limit: int = CACHE_BYTES) -> None:
+        self._folder, self._limit = folder, limit
+        self._size: int | None = None
+        self._sizing = threading.Lock()
+        # One for each core: decoding takes a core and memory. What is made together shares one.
+        self._making = [threading.Lock() for _ in range(os.cpu_count() or 1)]
+
+    def get(self, group: str, name: str, make: Callable[[], dict[str, bytes]]) -> bytes:
+        """The file `name`; where it is missing, `make` returns all files of its group.
+
+        Raises:
+            InputError: `make` made no such file.
+        """
+        path = self._folder / name
+        if (known := _read(path)) is not None:
+            return known
+        with self._making[hash(group) % len(self._making)]:
+            if (known := _read(path)) is not None:  # made while this one waited
+                return known
+            made = make()
+            if name not in made:
+                raise InputError(f"{name}: no such tile")
+            for other, data in made.items():
+                _write(self._folder / other, data)
+        self._account(sum(map(len, made.values())))
+        return made[name]
+
+    def _account(self, added: int) -> None:
+        with self._sizing:
+            if self._size is None:
+                self._size = sum(size for _, size, _ in self._files())
+            else:
+                self._size += added
+            if self._size > self._limit:
+                self._size = self._shrink()
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, size and path of every file."""
+        found = ((path, path.stat()) for path in self._folder.rglob("*") if path.is_file())
+        return [(status.st_mtime, status.st_size, path) for path, status in found]
+
+    def _shrink(self) -> int:
+        files = sorted(self._files())
+        size = sum(length for _, length, _ in files)
+        for _, length, path in files:
+            if size <= KEPT_SHARE * self._limit:
+                break
+            path.unlink(missing_ok=True)
+            size -= length
+        return size
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        data = path.read_bytes()
+        os.utime(path)
+    except FileNotFoundError:
+        return None
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; what a power cut loses is made again, so the disk is not waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def locate(folder: Path, relative: str) -> Path:
+    """The file that a manifest names, within the data set in `folder`.
+
+    Raises:
+        InputError: the name leads out of the data set, or there is no such file.
+    """
+    path = Path(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{relative}: outside of the data set")
+    if not (folder / path).is_file():
+        raise InputError(f"{folder / path}: no such file", f"as {MANIFEST} says", "build it again")
+    return folder / path
+
+
+def stamp(path: Path) -> str:
+    """Sixteen letters that change when the file does."""
+    status = path.stat()
+    told = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def cut(array: Array, prefix: str) -> dict[str, bytes]:
+    """All tiles of a picture, each level half the size of the one before.
+
+    Args:
+        array: (H, W) or (H, W, 3) uint8.
+        prefix: what their names begin with; `-LEVEL-ROW-COLUMN.png` follows.
+    """
+    tiles, level = {}, 0
+    while True:
+        for row in range(0, array.shape[0], TILE):
+            for column in range(0, array.shape[1], TILE):
+                name = f"{prefix}-{level}-{row // TILE}-{column // TILE}.png"
+                tiles[name] = images.encode_png(array[row : row + TILE, column : column + TILE])
+        if max(array.shape[:2]) <= TILE:
+            return tiles
+        half = (-(-array.shape[1] // 2), -(-array.shape[0] // 2))
+        array = cv2.resize(array, half, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        level += 1
+
+
+def thumbnail(image: Array, before: Array, after: Array) -> bytes:
+    """A small JPEG: the object bright, the rest dim, what changed in colour.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        before: (H, W) uint8, the mask that the other was made from.
+        after: (H, W) uint8, the mask that is judged.
+    """
+    scale = min(1.0, THUMBNAIL / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    first, second = (
+        cv2.resize((mask > OBJECT_ABOVE).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        for mask in (before, after)
+    )
+    small *= DIMMED + (1 - DIMMED) * np.maximum(first, second)[..., None]
+    for share, colour in ((second - first, ADDED), (first - second, REMOVED)):
+        share = np.clip(share, 0, 1)[..., None] * 0.75
+        small = small * (1 - share) + np.array(colour, np.float32) * share
+    return images.encode_jpeg(np.clip(small, 0, 255).astype(np.uint8), quality=85)
