@@ -21,6 +21,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,8 @@ class Trainer:
         """
         self._backward(batch, names)
         self._average_gradients()
+        if clip := self.settings.optimizer.clip:
+            nn.utils.clip_grad_norm_(chain(*self.trained.values()), clip)
         factor = rate_factor(self.settings.optimizer, self.step, self.settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor

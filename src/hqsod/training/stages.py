@@ -78,6 +78,7 @@ class Optimizer(_Settings):
         schedule: `poly` (power 0.9), `cosine` or `constant`.
         warmup: steps over which the rate grows from 0.
         average: decay of the running average of the weights that is validated and kept; 0 for none.
+        clip: a longer gradient, over all that is trained, is shortened to this norm; 0 for never.
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -87,6 +88,7 @@ class Optimizer(_Settings):
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     warmup: int = Field(default=0, ge=0)
     average: float = Field(default=0.0, ge=0, lt=1)
+    clip: float = Field(default=0.0, ge=0)
 
 
 class Pace(_Settings):
