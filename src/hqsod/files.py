@@ -1,15 +1,25 @@
-"""Jobs that turn each picture of a list into one file: finding the list, and going through it."""
+"""Jobs that turn each picture of a list into files: finding the list, and going through it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from hqsod.errors import InputError
+from hqsod.errors import InputError, OutputError
 from hqsod.images import Array, find_images, write_png
-from hqsod.progress import progress_bar
+from hqsod.progress import Bar, progress_bar
+
+# Threads that decode ahead and compress behind; as many pictures wait in memory on either side.
+WORKERS = min(os.cpu_count() or 1, 8)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,26 @@ class Outcome:
 
     def __str__(self) -> str:
         return f"{self.made} made, {self.kept} kept as they were, {len(self.failed)} failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Item, Result]):
+    """What is done with each picture.
+
+    Attributes:
+        description: what it is called on the progress bar.
+        read: from a picture's path to what is worked on; runs ahead, in threads. Raises InputError.
+        make: results for a batch, in order. May raise InputError, which fails the whole batch.
+        draw: for each folder of results, the uint8 picture in it, of what was read and what was
+            made; runs behind, in threads.
+        batch: how many are made at once.
+    """
+
+    description: str
+    read: Callable[[Path], Item]
+    make: Callable[[Sequence[Item]], Sequence[Result]]
+    draw: Mapping[Path, Callable[[Item, Result], Array]]
+    batch: int = 1
 
 
 def find_pictures(inputs: Sequence[str]) -> list[Path]:
@@ -57,34 +87,109 @@ def _behind(text: str) -> list[Path]:
 
 
 def make_each(
-    pictures: Sequence[Path],
-    folder: Path,
-    make: Callable[[Path], Array],
-    description: str,
-    *,
-    overwrite: bool = False,
+    pictures: Sequence[Path], work: Work[Item, Result], *, overwrite: bool = False
 ) -> Outcome:
-    """Write `folder/STEM.png` for every picture; one that fails is named and passed over.
+    """Write `FOLDER/STEM.png` for every picture and folder of results.
 
-    Args:
-        pictures: what to go through.
-        folder: where results go; what is there already is kept unless `overwrite`.
-        make: from a picture's path to the result, uint8.
-        description: what is being done, for the progress bar.
+    A picture that fails is named and passed over; a file that is there is kept unless `overwrite`.
+    Batches are cut from the whole list, done or not, so that a run that goes on after a kill
+    multiplies the same matrices as a whole one.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: a folder cannot be written to, or a result would replace one of the pictures.
     """
-    todo = [path for path in pictures if overwrite or not (folder / f"{path.stem}.png").exists()]
-    failed = []
-    with progress_bar(len(todo), description) as bar:
-        for path in todo:
+    _require_pictures_kept(pictures, work)
+    missing = {
+        path: [file for file in _results(path, work) if overwrite or not file.exists()]
+        for path in pictures
+    }
+    batches = [pictures[i : i + work.batch] for i in range(0, len(pictures), work.batch)]
+    todo = [batch for batch in batches if any(missing[path] for path in batch)]
+    count = sum(bool(files) for files in missing.values())
+    with progress_bar(count, work.description) as bar, ThreadPoolExecutor(WORKERS) as pool:
+        run = _Run(work, missing, pool, bar)
+        run.go_through(todo)
+    return Outcome(count - len(run.failed), len(pictures) - count, tuple(run.failed))
+
+
+def _results(path: Path, work: Work[Item, Result]) -> list[Path]:
+    return [folder / f"{path.stem}.png" for folder in work.draw]
+
+
+def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -> None:
+    """Check that no result has the name of a picture, which it would replace."""
+    read = {path.resolve() for path in pictures}
+    for path in pictures:
+        for result in _results(path, work):
+            if result.resolve() in read:
+                raise OutputError(
+                    f"{result} is one of the pictures", "", "choose another folder for the results"
+                )
+
+
+class _Run(Generic[Item, Result]):
+    """One go through a list: threads read ahead, this one makes, threads draw and write behind."""
+
+    def __init__(
+        self,
+        work: Work[Item, Result],
+        missing: Mapping[Path, Sequence[Path]],
+        pool: ThreadPoolExecutor,
+        bar: Bar,
+    ) -> None:
+        self.failed: list[Path] = []
+        self._work, self._missing, self._pool, self._bar = work, missing, pool, bar
+        self._writing: deque[Future[None]] = deque()
+
+    def go_through(self, batches: Sequence[Sequence[Path]]) -> None:
+        for reading in self._ahead(batches):
+            items = self._read(reading)
+            for (path, item), result in zip(items.items(), self._make(items), strict=False):
+                self._writing.append(self._pool.submit(self._write, path, item, result))
+            self._wait(WORKERS)
+        self._wait(0)
+
+    def _ahead(self, batches: Sequence[Sequence[Path]]) -> Iterator[dict[Path, Future[Item]]]:
+        """Batches being read, the next ones begun."""
+        waiting: deque[dict[Path, Future[Item]]] = deque()
+        for batch in batches:
+            waiting.append({path: self._pool.submit(self._work.read, path) for path in batch})
+            if len(waiting) * self._work.batch > WORKERS:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _read(self, reading: Mapping[Path, Future[Item]]) -> dict[Path, Item]:
+        items = {}
+        for path, future in reading.items():
             try:
-                result = make(path)
+                items[path] = future.result()
             except InputError as error:
-                failed.append(path)
-                bar.note(f"failed: {error}")
-            else:
-                write_png(folder / f"{path.stem}.png", result)
-            bar.advance()
-    return Outcome(len(todo) - len(failed), len(pictures) - len(todo), tuple(failed))
+                self._fail(path, error)
+        return items
+
+    def _make(self, items: Mapping[Path, Item]) -> Sequence[Result]:
+        try:
+            return self._work.make(list(items.values())) if items else []
+        except InputError as error:
+            for path in items:
+                self._fail(path, error)
+            return []
+
+    def _write(self, path: Path, item: Item, result: Result) -> None:
+        for file in self._missing[path]:
+            write_png(file, self._work.draw[file.parent](item, result))
+        self._count(path)
+
+    def _wait(self, allowed: int) -> None:
+        """Until no more than `allowed` pictures are being written; their errors are raised here."""
+        while self._writing and (len(self._writing) > allowed or self._writing[0].done()):
+            self._writing.popleft().result()
+
+    def _fail(self, path: Path, error: InputError) -> None:
+        if self._missing[path]:  # one that is there already only completes its batch
+            self.failed.append(path)
+            self._bar.note(f"failed: {error}")
+        self._count(path)
+
+    def _count(self, path: Path) -> None:
+        self._bar.advance(bool(self._missing[path]))

@@ -93,12 +93,21 @@ def read_image(source: Source) -> Array:
         InputError: missing, not a picture, truncated, or more than `MAX_PIXELS`.
     """
     with _opened(source) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image))
-        if "transparency" in upright.info or upright.mode in ("LA", "PA", "RGBA"):
-            upright = upright.convert("RGBA")
-            black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-            upright = Image.alpha_composite(black, upright)
-        return np.array(upright.convert("RGB"))
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def to_rgb(image: Image.Image) -> Array:
+    """(H, W, 3) uint8 of a PIL picture in any mode; transparency is laid over black.
+
+    Raises:
+        InputError: values beyond 16 bits.
+    """
+    image = _eight_bit(image)
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return np.array(image.convert("RGB"))
 
 
 def read_mask(source: Source) -> Array:

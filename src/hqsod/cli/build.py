@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from hqsod.files import Outcome
-    from hqsod.images import Array
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
@@ -143,17 +142,15 @@ def upscale(
     """Enlarge pictures four times, without building a data set."""
     from hqsod.build.recipes import choose_recipe
     from hqsod.build.upscale import load_upscaler
-    from hqsod.files import find_pictures, make_each
+    from hqsod.files import Work, find_pictures, make_each
     from hqsod.images import read_image
 
     pictures = find_pictures(paths)
     engine = load_upscaler(upscaler or choose_recipe(None).upscaler, *_place(device, precision))
     _say("upscaler", engine.name, engine.weights)
 
-    def upscale_one(path: Path) -> Array:
-        return engine([read_image(path)])[0]
-
-    _finish(make_each(pictures, out, upscale_one, "upscaling", overwrite=overwrite))
+    work = Work("upscaling", read_image, engine, {out: lambda _, enlarged: enlarged})
+    _finish(make_each(pictures, work, overwrite=overwrite))
 
 
 @app.command()
@@ -171,7 +168,7 @@ def refine(
     from hqsod.build.recipes import choose_recipe
     from hqsod.build.refine import load_refiner
     from hqsod.datasets import find_pairs
-    from hqsod.files import make_each
+    from hqsod.files import Work, make_each
     from hqsod.types import Pair
 
     if images.is_dir():
@@ -184,11 +181,13 @@ def refine(
     _say("refiner", engine.name, engine.weights)
     pair_of = {pair.mask: pair for pair in pairs}
 
-    def refine_one(path: Path) -> Array:
-        image, mask = read_pixels(pair_of[path])
-        return engine(image, binarise(mask))
-
-    _finish(make_each(list(pair_of), out, refine_one, "refining", overwrite=overwrite))
+    work = Work(
+        "refining",
+        lambda path: read_pixels(pair_of[path]),
+        lambda pairs: [engine(image, binarise(mask)) for image, mask in pairs],
+        {out: lambda _, refined: refined},
+    )
+    _finish(make_each(list(pair_of), work, overwrite=overwrite))
 
 
 def _finish(outcome: Outcome) -> None:
