@@ -21,7 +21,7 @@ from torch import Tensor
 from hqsod.errors import SettingsError
 
 LOGIT_LIMIT = 9.21024  # log((1 - 1e-4) / 1e-4): the published clamp, before the sigmoid
-PAIR_FLOOR = 1e-30  # keeps the logarithm finite where a pair's share is exactly 0
+PAIR_FLOOR = 1e-30  # of a pair's share: keeps the logarithm finite where that is exactly 0
 UNLABELLED = -1  # the superpixel of pixels that no superpixel owns
 
 
@@ -116,14 +116,21 @@ def structural_similarity_loss(
         if double_sigmoid:
             saliency = saliency.sigmoid()
         count = int(superpixels.max().clamp_min(0)) + 1
-        means, sizes = superpixel_means(torch.cat((saliency, target), 1), superpixels, count)
+        means, sizes = superpixel_means(saliency, superpixels, count)
         present = (sizes > 0).float()
-        pairs = (present[:, :, None] * present[:, None, :])[:, None]
-        weights = pairs / pairs.sum((2, 3), keepdim=True).clamp_min(1)
-        matrices = (1 + means[..., :, None] - means[..., None, :]) * weights
-        given, wanted = matrices[:, :-1].clamp_min(PAIR_FLOOR), matrices[:, -1:]
-        divergence = torch.xlogy(wanted, wanted) - wanted * given.log()
-        return divergence.sum((2, 3)).mean(0)
+        pairs = present[:, :, None] * present[:, None, :]
+        number = pairs.sum((1, 2), keepdim=True).clamp_min(1)
+        wanted = _ratios(superpixel_means(target, superpixels, count)[0], number)[:, 0]
+        share = (wanted * pairs / number).flatten(1)
+        # One product of matrices for the sum over pairs of share * log(ratio).
+        given = _ratios(means, number[:, None]).log().flatten(2) @ share[..., None]
+        divergence = (share * wanted.log().flatten(1)).sum(1, keepdim=True) - given[..., 0]
+        return divergence.mean(0)
+
+
+def _ratios(means: Tensor, number: Tensor) -> Tensor:
+    """1 + m_i - m_j for all pairs, (..., R) to (..., R, R); as a share it is over `number`."""
+    return ((1 + means)[..., :, None] - means[..., None, :]).clamp_min(PAIR_FLOOR * number)
 
 
 def purificatory_loss(

@@ -3,13 +3,15 @@
 Li et al., "Salient Object Detection with Purificatory Mechanism and Structural Similarity Loss",
 IEEE TIP 30, 2021, arXiv 1912.08393. The decoder is that of Lin et al., "Feature Pyramid Networks",
 CVPR 2017, with learned upsampling. Differs from the published code: maps are cropped to the size of
-the level they are added to, so that any input size goes through.
+the level they are added to, so that any input size goes through. The PReLU's gradient and the maps'
+upsampling are computed in another way, several times as fast on a CPU, to the same result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
     return [
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
         nn.BatchNorm2d(outputs),
-        nn.PReLU(),
+        PReLU(),
     ]
 
 
@@ -30,12 +32,54 @@ def conv_stack(width: int, kernels: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*(part for k in kernels for part in conv_norm_act(width, width, k)))
 
 
+class PReLU(nn.PReLU):
+    """PyTorch's with a single slope, and a quicker gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        y: Tensor = _PReLU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]  # torch's
+        return y
+
+
+class _PReLU(torch.autograd.Function):
+    """PyTorch's own backward writes the slope's gradient at every pixel before it adds them up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        x, slope = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)
+        below = gradient - above
+        return torch.addcmul(above, below, slope), (below * x).sum().view(1)
+
+
+class MapUpsampling(nn.ConvTranspose2d):
+    """Transposed convolution of one channel with a kernel twice its stride, cropped to fit.
+
+    Each output pixel sees 2 x 2 input pixels, through weights that repeat with the stride: an
+    ordinary 2 x 2 convolution with a channel for each place in that pattern computes the same.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, 1, H, W) to (B, 1, stride * H, stride * W)."""
+        stride = self.stride[0]
+        kernel = self.weight.view(2, stride, 2, stride).flip(0, 2).permute(1, 3, 0, 2)
+        blocks = F.conv2d(x, kernel.reshape(stride**2, 1, 2, 2), padding=1)
+        (height, width), rim = x.shape[-2:], stride // 2
+        y = F.pixel_shuffle(blocks, stride)
+        return y[..., rim : rim + height * stride, rim : rim + width * stride]
+
+
 def upsampling(channels: int, stride: int) -> nn.ConvTranspose2d:
     """Transposed convolution to exactly `stride` times the size, bilinear until it is trained."""
     kernel = 2 * stride
-    layer = nn.ConvTranspose2d(
-        channels, channels, kernel, stride=stride, padding=stride // 2, bias=False
-    )
+    build = MapUpsampling if channels == 1 else nn.ConvTranspose2d
+    layer = build(channels, channels, kernel, stride=stride, padding=stride // 2, bias=False)
     tent = 1 - (torch.arange(kernel) - (kernel - 1) / 2).abs() / stride
     with torch.no_grad():
         layer.weight.zero_()
@@ -112,7 +156,7 @@ def promotion_attention(features: Tensor) -> Tensor:
 
 
 class FoldedPReLU(nn.Module):
-    """A PReLU whose single slope has become a number; works in place."""
+    """A PReLU whose slope has become a number; works in place."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -136,6 +180,6 @@ def fold(model: nn.Module) -> nn.Module:
                 setattr(module, name, nn.utils.fusion.fuse_conv_bn_eval(first, second))
                 setattr(module, next_name, nn.Identity())
         for name, child in children:
-            if isinstance(child, nn.PReLU) and child.num_parameters == 1:
+            if isinstance(child, PReLU):
                 setattr(module, name, FoldedPReLU(child.weight.item()))
     return model.requires_grad_(False)
