@@ -11,6 +11,10 @@ from hqsod.cli.root import app
 from hqsod.errors import SettingsError
 
 OVERFIT_STEPS = 200
+TRY = {
+    "purnet": "hqsod predict PICTURES --weights {weights} --out DIR",
+    "upscaler": "hqsod upscale PICTURES --upscaler {weights} --out DIR",
+}
 
 
 @app.command(
@@ -20,7 +24,9 @@ def train(
     data: Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     more_stages: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
-    recipe: Annotated[str, typer.Option(help="purnet (the paper's), quick, or a file.")] = "purnet",
+    recipe: Annotated[
+        str, typer.Option(help="purnet (the paper's), quick, upscaler, or a file.")
+    ] = "purnet",
     stages: Annotated[int | None, typer.Option(help="1 2 3 where not given.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
@@ -37,10 +43,10 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
 ) -> None:
-    """Train PurNet; the run's folder then holds purnet.safetensors, a log and sample pictures."""
+    """Train a network; the run's folder then holds its weights, a log and sample pictures."""
     from hqsod.training.job import Plan
     from hqsod.training.job import train as run
-    from hqsod.training.stages import read_recipe
+    from hqsod.training.recipes import read_recipe
 
     chosen = _stages(stages, more_stages or [])
     changes = list(settings or [])
@@ -59,7 +65,7 @@ def train(
     )
     outcome = run(plan, out, resume=resume)
     typer.echo(f"trained: {outcome.weights}; log and samples: {out}")
-    typer.echo(f"try it: hqsod predict PICTURES --weights {outcome.weights} --out DIR")
+    typer.echo(f"try it: {TRY[plan.recipe.task].format(weights=outcome.weights)}")
     if outcome.rejected:
         typer.echo(f"{len(outcome.rejected)} pictures were left out:", err=True)
         for reason in outcome.rejected.values():

@@ -1,4 +1,4 @@
-"""The training job: a data set to a trained PurNet, stage by stage.
+"""The training job: a data set to a trained network; PurNet's stage by stage.
 
 Each stage has a folder of its own in the run's folder. What is done is not done again, so the same
 command with `--resume` goes on wherever the run was killed.
@@ -23,9 +23,13 @@ from hqsod.models.purnet import PurNet, build_purnet
 from hqsod.training import loop
 from hqsod.training.data import Pictures
 from hqsod.training.purnet import PurNetTask, fill
+from hqsod.training.recipes import AnyRecipe
 from hqsod.training.stages import Recipe
 from hqsod.training.store import Store, find_source, open_store
+from hqsod.training.task import Sources
+from hqsod.training.upscaler import UpscalerRecipe
 
+STAGES = (1, 2, 3)
 LEARNED = 0.05  # mean absolute error below which an overfitted handful counts as learned
 
 
@@ -37,7 +41,7 @@ class Plan(BaseModel):
         images: folder of the photographs where it is not found by itself.
         masks: folder of the masks, likewise; `masks` or `hq-masks` for DUTS-HQ.
         validation: folder of a data set to validate on; None holds out a part of `data`.
-        recipe: see `Recipe`.
+        recipe: see `recipes`.
         stages: which to train, in this order.
         overfit: train on this many pictures alone, to see that they can be learned; 0 for all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -50,8 +54,8 @@ class Plan(BaseModel):
     images: str | None = None
     masks: str | None = None
     validation: Path | None = None
-    recipe: Recipe
-    stages: tuple[int, ...] = (1, 2, 3)
+    recipe: AnyRecipe
+    stages: tuple[int, ...] = STAGES
     overfit: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -79,26 +83,55 @@ def train(plan: Plan, out: Path, *, resume: bool = False) -> Outcome:
         resume: go on in a folder that holds a run of the same plan.
 
     Raises:
-        SettingsError: `out` holds a run and `resume` is false, or holds one of another plan.
+        SettingsError: `out` holds a run and `resume` is false, or holds one of another plan; or
+            the recipe has no use for an option.
         TrainingError: a loss that is not finite, or pictures that were not learned.
         InputError, OutputError, WeightsError: as the parts say.
     """
+    if not isinstance(plan.recipe, Recipe) and (plan.overfit or plan.stages != STAGES):
+        raise SettingsError(
+            f"--stages or --overfit with a recipe for the {plan.recipe.task}",
+            "a recipe for PurNet, which alone has them",
+            "leave them out; --set loop.steps=200 makes a training short",
+        )
     accelerator = _accelerator(plan)
     with accelerator.main_process_first():
         _save_plan(plan, out, resume)
-        training, validation = _stores(plan)
-    for number in plan.stages:
-        name = f"stage{number}"
-        task = _task(plan, name, training, validation, out)
-        loop.run(task, plan.recipe.loop(name), out / name, accelerator)
-    last = out / f"stage{plan.stages[-1]}"
-    if plan.overfit:
-        _require_learned(last)
-    best, final = last / "best.safetensors", out / "purnet.safetensors"
+    if isinstance(plan.recipe, Recipe):
+        last, rejected = _train_stages(plan, plan.recipe, out, accelerator)
+    else:
+        last, rejected = _train_once(plan, plan.recipe, out, accelerator)
+    best, final = last / "best.safetensors", out / f"{plan.recipe.task}.safetensors"
     if accelerator.is_main_process:
         chosen = best if best.is_file() else last / "weights.safetensors"
         write_bytes(final, chosen.read_bytes())
-    return Outcome(final, {**training.rejected, **validation.rejected})
+    return Outcome(final, rejected)
+
+
+def _train_stages(
+    plan: Plan, recipe: Recipe, out: Path, accelerator: Accelerator
+) -> tuple[Path, Mapping[str, str]]:
+    """Train PurNet; the last stage's folder, and why pictures were left out."""
+    with accelerator.main_process_first():
+        training, validation = _stores(plan, recipe)
+    for number in plan.stages:
+        name = f"stage{number}"
+        task = _task(plan, recipe, name, training, validation, out)
+        loop.run(task, recipe.loop(name), out / name, accelerator)
+    last = out / f"stage{plan.stages[-1]}"
+    if plan.overfit:
+        _require_learned(last)
+    return last, {**training.rejected, **validation.rejected}
+
+
+def _train_once(
+    plan: Plan, recipe: UpscalerRecipe, out: Path, accelerator: Accelerator
+) -> tuple[Path, Mapping[str, str]]:
+    """Train a network that has no stages; its folder, and why pictures were left out."""
+    sources = Sources(plan.data, plan.images, plan.masks, plan.validation)
+    task, rejected = recipe.prepare(sources)
+    loop.run(task, recipe.loop, out / "run", accelerator)
+    return out / "run", rejected
 
 
 def _accelerator(plan: Plan) -> Accelerator:
@@ -136,9 +169,9 @@ def _save_plan(plan: Plan, out: Path, resume: bool) -> None:
     write_bytes(path, plan.model_dump_json(indent=2).encode())
 
 
-def _stores(plan: Plan) -> tuple[Store, Store]:
+def _stores(plan: Plan, recipe: Recipe) -> tuple[Store, Store]:
     """The pictures to train on and to validate with."""
-    data = plan.recipe.data
+    data = recipe.data
     whole = open_store(find_source(plan.data, plan.images, plan.masks), data.size, data.superpixels)
     if plan.overfit:
         few = whole.part(range(min(plan.overfit, len(whole))))
@@ -149,8 +182,9 @@ def _stores(plan: Plan) -> tuple[Store, Store]:
     return whole, other
 
 
-def _task(plan: Plan, name: str, training: Store, validation: Store, out: Path) -> PurNetTask:
-    recipe = plan.recipe
+def _task(
+    plan: Plan, recipe: Recipe, name: str, training: Store, validation: Store, out: Path
+) -> PurNetTask:
     stage = recipe.stage(name)
     augmentation = None if plan.overfit else recipe.data.augmentation
     return PurNetTask(

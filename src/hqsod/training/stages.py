@@ -1,20 +1,10 @@
-"""Recipes: how PurNet is trained, as values that are checked before anything runs.
-
-A recipe is a TOML file. It comes with the package (`purnet`, `quick`) or from a path, single values
-can be set on top of it, and the whole of it is saved beside what it trained.
-"""
+"""How PurNet is trained, as values that are checked before anything runs; see `recipes`."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from hqsod.errors import SettingsError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Part = Literal["extractor", "purificatory", "promotion", "rectification"]
 Rate = Annotated[float, Field(gt=0)]
@@ -156,10 +146,12 @@ class Recipe(_Settings):
     """A whole training of PurNet. Attributes: see each class.
 
     Attributes:
+        task: says that it is one.
         seed: of the first weights, the order of the pictures and their changes.
         double_sigmoid: the published code's second sigmoid in the structural similarity loss.
     """
 
+    task: Literal["purnet"] = "purnet"
     network: Network = Network()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -186,55 +178,3 @@ class Recipe(_Settings):
             pace=self.pace,
             seed=self.seed + int(name[-1]),
         )
-
-
-def read_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and set single values on top of it.
-
-    Args:
-        source: the name of a recipe that comes with the package, or a path.
-        changes: `table.key=value` with a TOML value, such as `stage1.steps=100`.
-
-    Raises:
-        SettingsError: no such recipe, not TOML, an unknown key, or a value out of range.
-    """
-    values = _read_toml(source)
-    for change in changes:
-        _set(values, change)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        raise SettingsError(f"recipe {source}: {key} = {first['input']!r}", first["msg"]) from None
-
-
-def _read_toml(source: str) -> dict[str, Any]:
-    packaged = resources.files("hqsod") / "recipes" / f"{source}.toml"
-    file = Path(str(packaged)) if packaged.is_file() else Path(source)
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
-        raise SettingsError(
-            f"recipe {source}: no such file", f"a path or one of {', '.join(names)}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"recipe {source}: {error}", "TOML") from None
-
-
-def _set(values: dict[str, Any], change: str) -> None:
-    """Set `table.key=value` in nested tables; a value that is not TOML is taken as text."""
-    path, equals, text = change.partition("=")
-    if not equals:
-        raise SettingsError(f"--set {change}", "table.key=value, such as stage1.steps=100")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *tables, key = path.strip().split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise SettingsError(f"--set {change}", f"a table before {table!r} ends")
-    values[key] = value

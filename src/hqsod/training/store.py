@@ -96,12 +96,12 @@ class Store:
 
     def split(self, share: float) -> tuple[Store, Store]:
         """All but about `share` of the pictures, and those; names alone decide."""
-        held = [_draw(stem) < share for stem in self.stems]
+        held = [draw(stem) < share for stem in self.stems]
         rest = [i for i, out in enumerate(held) if not out]
         return self.part(rest), self.part([i for i, out in enumerate(held) if out])
 
 
-def _draw(stem: str) -> float:
+def draw(stem: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:4]) / 2**32
 

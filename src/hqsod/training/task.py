@@ -7,6 +7,7 @@ Steps, optimizer, checkpoints and logs are the loop's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -65,3 +66,31 @@ class Task(Protocol):
 
     def validate(self, network: nn.Module) -> Validation | None:
         """Scores of `network`, which is `self.network` or an average of it; None without data."""
+
+
+class Sources(NamedTuple):
+    """Where the pictures of a training are.
+
+    Attributes:
+        data: folder of the data set.
+        images: folder of the photographs in it, where it is not found by itself.
+        masks: folder of the masks, likewise.
+        validation: folder of a data set to validate on; None holds out a part of `data`.
+    """
+
+    data: Path
+    images: str | None = None
+    masks: str | None = None
+    validation: Path | None = None
+
+
+class Prepared(NamedTuple):
+    """A task that is ready for the loop.
+
+    Attributes:
+        task: what is trained.
+        rejected: why pictures were left out, by stem.
+    """
+
+    task: Task
+    rejected: Mapping[str, str]

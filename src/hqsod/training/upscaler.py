@@ -7,23 +7,25 @@ a border of `scale` pixels left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from hqsod import images
 from hqsod.build.upscale import NetworkUpscaler, Upscaler
-from hqsod.errors import InputError
+from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
 from hqsod.models.compact import Compact, CompactConfig
 from hqsod.training.data import Arrays, Batch
 from hqsod.training.degradation import REDUCE, Degradation, compress, degrade
 from hqsod.training.stages import LoopSettings
-from hqsod.training.task import Objective, Validation
+from hqsod.training.store import draw
+from hqsod.training.task import Objective, Prepared, Sources, Validation
 from hqsod.types import Placement
 
 LUMA = (65.481, 128.553, 24.966)  # of BT.601 in video range, for R, G, B in [0, 1]
@@ -67,6 +69,27 @@ class UpscalerRecipe(BaseModel):
     patches: Patches = Patches()
     degradation: Degradation = Degradation()
     loop: LoopSettings
+
+    def prepare(self, sources: Sources) -> Prepared:
+        """Find the photographs, hold some of them out, and draw the first weights.
+
+        Raises:
+            InputError: no photographs, or none of them can be used.
+            SettingsError: masks are named, which the upscaler does not learn from.
+        """
+        if sources.masks is not None:
+            raise SettingsError("--masks with a recipe for the upscaler", "photographs alone")
+        scale = self.network.scale
+        usable, rejected = find_photographs(sources.data, sources.images, self.patches.side * scale)
+        if sources.validation is None:
+            held_out = [path for path in usable if draw(path.stem) < self.holdout]
+            usable = [path for path in usable if path not in held_out]
+        else:
+            held_out, others = find_photographs(sources.validation, None, 4 * scale)
+            rejected |= others
+        torch.manual_seed(self.loop.seed)
+        data = DegradedPhotographs(usable, scale, self.patches, self.degradation)
+        return Prepared(UpscalerTask(Compact(self.network), data, held_out), rejected)
 
 
 class DegradedPhotographs:
@@ -123,14 +146,22 @@ def read_photograph(path: Path, scale: int) -> Array:
     return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
-def find_usable(paths: Iterable[Path], least: int) -> tuple[list[Path], dict[str, str]]:
-    """The photographs that can be read and whose sides are `least` pixels at least.
+def find_photographs(
+    folder: Path, name: str | None, least: int
+) -> tuple[list[Path], dict[str, str]]:
+    """The photographs in a folder, or in the one called `name` in it, that can be used.
 
     Returns:
-        Their paths, and by stem why the others cannot be used.
+        Paths of those that can be read and have sides of `least` pixels; why others are left out.
+
+    Raises:
+        InputError: there are none.
     """
+    folder = folder / name if name else folder
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder", "a folder of photographs")
     usable, rejected = [], {}
-    for path in paths:
+    for path in images.find_images(folder):
         try:
             height, width = images.read_image(path).shape[:2]
             if min(height, width) < least:
@@ -138,6 +169,9 @@ def find_usable(paths: Iterable[Path], least: int) -> tuple[list[Path], dict[str
             usable.append(path)
         except InputError as error:
             rejected[path.stem] = str(error)
+    if not usable:
+        reason = next(iter(rejected.values()), "no pictures in it")
+        raise InputError(f"{folder}: no photograph can be used ({reason})", "sharp photographs")
     return usable, rejected
 
 
