@@ -195,7 +195,7 @@ class Trainer:
                 f"the loss at step {self.step + 1} is {total.item()}; "
                 f"the batch: {', '.join(names(self.step))}",
                 "a finite number",
-                "look at these pictures, or lower the rates with --set, and go on with --resume",
+                "look at these pictures, or start again with lower rates",
             )
         for number, (objective, loss) in enumerate(zip(objectives, losses, strict=True), 1):
             parameters = [p for name in objective.trains for p in self.trained.get(name, ())]

@@ -25,6 +25,7 @@ from hqsod.training.store import Store
 from hqsod.training.task import Objective, Validation
 
 _ATTENTION = ("promotion.", "rectification.", "purificatory.promoted.")
+_SCORES = ("mae", "f_max", "f_weighted", "s_measure", "e_mean")
 _SHOWN = 8  # pictures on a sheet
 _TILE = 160  # pixels
 
@@ -80,7 +81,7 @@ class PurNetTask:
             scores.append(metrics.score(saliency, np.array(example.mask)))
             if index < _SHOWN:
                 rows.append(_row(example.image, example.mask, saliency))
-        means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+        means = {name: float(np.mean([s[name] for s in scores])) for name in _SCORES}
         return Validation(means, means["mae"], np.vstack(rows))
 
 
