@@ -10,12 +10,13 @@ import sys
 
 from rich.markup import escape
 
-from hqsod.cli import build, evaluate, review, train, weights
+from hqsod.cli import build, evaluate, predict, review, train, weights
 from hqsod.cli.root import app
 from hqsod.errors import HqsodError
 from hqsod.progress import console
 
-VERBS = (build, evaluate, review, train, weights)  # importing a module registers its verbs on `app`
+# Importing a module registers its verbs on `app`.
+VERBS = (build, evaluate, predict, review, train, weights)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ function of `compare(prediction, ground_truth)`, with its paper, range and edge 
 
 from __future__ import annotations
 
+from hqsod.metrics.average import Average
 from hqsod.metrics.boundary import biou, mba, msiou
 from hqsod.metrics.comparison import Comparison, compare
 from hqsod.metrics.protocols import (
@@ -14,6 +15,8 @@ from hqsod.metrics.protocols import (
     ImageScores,
     Protocol,
     Settings,
+    describe,
+    fingerprint,
     score,
     score_pair,
 )
@@ -37,6 +40,7 @@ from hqsod.metrics.weighted import weighted_f
 __all__ = [
     "MEASURES",
     "PROTOCOLS",
+    "Average",
     "Comparison",
     "Curves",
     "ImageScores",
@@ -49,9 +53,11 @@ __all__ = [
     "compare",
     "compare_purnet",
     "curves",
+    "describe",
     "dice",
     "e_measure",
     "f_measure",
+    "fingerprint",
     "iou",
     "mae",
     "mba",

@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -155,3 +158,32 @@ def _purnet(pair: Comparison, ground_truth: NDArray[np.uint8]) -> dict[str, floa
         "precision": precision,
         "recall": recall,
     }
+
+
+def describe(settings: Settings) -> dict[str, str]:
+    """What was done to maps and ground truths before they were compared, in words."""
+    purnet_ = settings.protocol == "purnet"
+    said = {
+        "protocol": settings.protocol,
+        "maps": "each stretched to [0, 1] by its lowest and highest level; "
+        + ("a constant one is 0 or 1" if purnet_ else "a constant one is its level / 255"),
+        "ground truth": "its highest level is foreground"
+        if purnet_
+        else f"above {settings.gt_threshold} of 255 is foreground",
+        "thresholds": "256, from 0 to 255",
+        "F": "from the data set's mean precision and recall at twice the map's mean, beta^2 = 0.3"
+        if purnet_
+        else "beta^2 = 0.3; curves averaged over pictures, then their highest value and mean",
+    }
+    if settings.also:
+        said[", ".join(settings.also)] = f"maps cut at {settings.threshold} of 255, not stretched"
+    return said
+
+
+@cache
+def fingerprint() -> str:
+    """SHA-256 of this package's source: scores kept under another one may differ."""
+    digest = hashlib.sha256()
+    for part in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()

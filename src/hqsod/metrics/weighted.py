@@ -26,7 +26,6 @@ _WINDOW = cv2.getGaussianKernel(2 * _REACH + 1, 5).astype(np.float32)
 _HALVING = 5
 _FAR = 120
 
-
 _Array = NDArray[Any]
 
 
@@ -66,9 +65,9 @@ def weighted_f(pair: Comparison, nearest: NDArray[np.int32] = NEAREST_LEFT) -> f
     near = _window(pair)
     truth = pair.truth[near]
     saliency = cv2.LUT(pair.levels[near], pair.scale.astype(np.float32))
-    distance = cv2.distanceTransform(truth ^ 1, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    missed = _inside_error(truth, saliency, distance, nearest)
-    false_positive = _outside_error(pair, saliency, distance)
+    squared = _squared_distance(truth)
+    missed = _inside_error(truth, saliency, squared, nearest)
+    false_positive = _outside_error(pair, saliency, squared)
     recall = 1 - missed / pair.area
     true_positive = pair.area - missed
     precision = true_positive / (true_positive + false_positive + _EPS)
@@ -96,15 +95,24 @@ def _bounds(mask: _Array, margin: int) -> tuple[int, int, int, int]:
     )
 
 
+def _squared_distance(truth: _Array) -> _Array:
+    """(H, W) float32, to the nearest foreground pixel: whole numbers.
+
+    OpenCV's roots are off in their last digit, and not the same from call to call.
+    """
+    distance = cv2.distanceTransform(truth ^ 1, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.rint(cv2.multiply(distance, distance, dst=distance), out=distance)
+
+
 def _inside_error(
-    truth: _Array, saliency: _Array, distance: _Array, nearest: NDArray[np.int32]
+    truth: _Array, saliency: _Array, squared: _Array, nearest: NDArray[np.int32]
 ) -> float:
     """Sum over the foreground of the lesser of a pixel's error and its neighbourhood's."""
     top, left, bottom, right = _bounds(truth, _REACH)
     rim = _REACH + 1  # as far as an offset can point, filled with 0
     error, inside, apart = (
         cv2.copyMakeBorder(part[top:bottom, left:right], rim, rim, rim, rim, cv2.BORDER_CONSTANT)
-        for part in (saliency, truth, distance)
+        for part in (saliency, truth, squared)
     )
     foreground = inside.astype(np.float32)
     cv2.absdiff(error, foreground, dst=error)
@@ -114,12 +122,13 @@ def _inside_error(
     return float(cv2.sumElems(cv2.multiply(around, foreground, dst=around))[0])
 
 
-def _outside_error(pair: Comparison, saliency: _Array, distance: _Array) -> float:
+def _outside_error(pair: Comparison, saliency: _Array, squared: _Array) -> float:
     """Sum of saliency outside the ground truth, times 2 - 2^(-distance / 5).
 
-    Overwrites `distance`: a large array costs more to ask for than to fill.
+    Overwrites `squared`: a large array costs more to ask for than to fill.
     """
-    np.multiply(distance, -np.log(2) / _HALVING, out=distance)
+    distance = np.sqrt(squared, out=squared)
+    np.multiply(distance, np.float32(-np.log(2) / _HALVING), out=distance)
     closeness = np.exp(distance, out=distance)
     # Distance is 0 inside, so the foreground enters with weight 1 and is taken off again.
     inside = pair.foreground @ pair.scale
@@ -127,13 +136,12 @@ def _outside_error(pair: Comparison, saliency: _Array, distance: _Array) -> floa
     return max(0.0, float(2 * (pair.background @ pair.scale) - close))
 
 
-def _spread(error: _Array, inside: _Array, distance: _Array, nearest: NDArray[np.int32]) -> None:
+def _spread(error: _Array, inside: _Array, squared: _Array, nearest: NDArray[np.int32]) -> None:
     """Give background pixels within reach of the foreground the error of its nearest pixel."""
     window = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
     reached = np.asarray(cv2.dilate(inside, window), bool)
-    band = np.flatnonzero(reached & (distance > 0)).astype(np.int32)
-    squared = np.rint(distance.ravel()[band] ** 2).astype(np.int32)
+    band = np.flatnonzero(reached & (squared > 0)).astype(np.int32)
     steps = nearest[..., 0] * inside.shape[1] + nearest[..., 1]
-    sources = band[:, None] + steps[squared]
+    sources = band[:, None] + steps[squared.ravel()[band].astype(np.int32)]
     first = inside.ravel()[sources].argmax(axis=1)
     error.ravel()[band] = error.ravel()[sources[np.arange(len(band)), first]]

@@ -1,0 +1,153 @@
+"""`hqsod evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from hqsod.cli.root import app
+from hqsod.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from hqsod.report import Evaluation
+
+LISTED = 20  # problems of one kind that are printed; the report holds them all
+WIDE = 160  # columns of a table that goes to a file or a pipe
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[
+        list[str],
+        typer.Option(help="[METHOD=]DIR of saliency maps; again for each method.", metavar="DIR"),
+    ],
+    gt: Annotated[
+        list[str],
+        typer.Option(
+            help="[DATASET=]DIR of ground truths; again for each data set. With several, each "
+            "--pred folder holds one folder for each data set.",
+            metavar="DIR",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="The method's name, of a single --pred.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set's name, of a single --gt.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="standard or purnet.")] = "standard",
+    also: Annotated[str, typer.Option(help="Further measures: ber,iou,dice,mba,biou,msiou.")] = "",
+    gt_threshold: Annotated[
+        int, typer.Option(help="Ground truth above this level is foreground.")
+    ] = 128,
+    threshold: Annotated[int, typer.Option(help="Level at which --also cuts maps.")] = 128,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score what matches, whatever else is wrong.")
+    ] = False,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Bring maps to their ground truths' sizes.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one for each core by default.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Show a published table beside: purnet-paper.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Report: a folder, or a file ending in .html, .csv or .tex."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write scores as JSON.")] = None,
+) -> None:
+    """Score saliency maps against ground truths, and report."""
+    from hqsod import report
+    from hqsod.evaluate import evaluate as run
+    from hqsod.evaluate import ground_truth_folder
+    from hqsod.images import write_bytes
+    from hqsod.metrics import PROTOCOLS, Settings
+
+    measures = tuple(dict.fromkeys(part.strip() for part in also.split(",") if part.strip()))
+    if protocol not in PROTOCOLS:
+        raise SettingsError(f"--protocol {protocol}", " or ".join(PROTOCOLS))
+    settings = Settings(protocol, measures, gt_threshold, threshold)
+    predictions = _named(pred, name, "--name", lambda folder: folder.resolve().name)
+    truths = _named(
+        gt, dataset, "--dataset", lambda f: ground_truth_folder(f).resolve().parent.name
+    )
+    truths = {key: ground_truth_folder(folder) for key, folder in truths.items()}
+    published = report.load_published(compare, truths) if compare else report.Published()
+    if out:
+        report.check_out(out)
+    found = run(predictions, truths, settings, resize=resize, workers=workers)
+    found = replace(found, published=published)
+    _print_problems(found, allowed=allow_missing)
+    _print_scores(found)
+    if json_file:
+        write_bytes(json_file, json.dumps(found.as_json(), indent=1, ensure_ascii=False).encode())
+    for path in report.write_report(found, out) if out else ():
+        typer.echo(f"wrote {path}")
+
+
+def _named(
+    given: Sequence[str], name: str | None, option: str, default: Callable[[Path], str]
+) -> dict[str, Path]:
+    """Folders by name, from `DIR` and `NAME=DIR`."""
+    if name is not None and len(given) > 1:
+        raise SettingsError(f"{option} with {len(given)} folders", "one", "write NAME=DIR for each")
+    named: dict[str, Path] = {}
+    for text in given:
+        left, equals, right = text.partition("=")
+        is_named = equals and not Path(text).is_dir()
+        folder = Path(right if is_named else text).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+        key = name or (left if is_named else default(folder))
+        if key in named:
+            raise SettingsError(f"two folders named {key}", "a name for each", "write NAME=DIR")
+        named[key] = folder
+    return named
+
+
+def _print_problems(found: Evaluation, *, allowed: bool) -> None:
+    """List what was not scored; raise where nothing was said about it."""
+    by_kind: dict[tuple[str, str, str], list[str]] = {}
+    for dataset, method, problem in found.problems:
+        line = f"{problem.file}: {problem.detail}"
+        by_kind.setdefault((dataset, method, problem.kind), []).append(line)
+    for (dataset, method, kind), lines in by_kind.items():
+        for line in lines[:LISTED]:
+            typer.echo(f"{kind}: {dataset}: {method}: {line}")
+        if len(lines) > LISTED:
+            typer.echo(f"{kind}: {dataset}: {method}: and {len(lines) - LISTED} more")
+    if by_kind and not allowed:
+        kinds = sorted({kind for _, _, kind in by_kind})
+        raise InputError(
+            f"{len(found.problems)} files could not be scored ({', '.join(kinds)})",
+            "one readable map of the same size for each ground truth",
+            "mend them, or pass --resize for sizes and --allow-missing for the rest",
+        )
+
+
+def _print_scores(found: Evaluation) -> None:
+    from hqsod.report import terminal_table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    for dataset, data in found.datasets.items():
+        console.print(terminal_table(found, dataset))
+        for method, result in data.methods.items():
+            pr = ", ".join(f"{key} {value:.4f}" for key, value in result.f_from_mean_pr.items())
+            scored = f"{len(result.per_image)} of {len(data.ground_truths)} scored"
+            typer.echo(f"{method}: {scored}; from the mean precision-recall curve: {pr}")
+    for topic, said in found.settings.items():
+        typer.echo(f"{topic}: {said}")
+    if found.published.source:
+        typer.echo(
+            f"published rows, not measured here: {found.published.source}; "
+            f"its evaluation is the {found.published.protocol} protocol"
+        )

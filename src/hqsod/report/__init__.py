@@ -1,0 +1,74 @@
+"""Scores shown: on the terminal, as CSV, as LaTeX, and as one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hqsod.errors import SettingsError
+from hqsod.images import write_bytes
+from hqsod.report.page import page
+from hqsod.report.published import load_published
+from hqsod.report.results import (
+    DatasetScores,
+    Evaluation,
+    MethodScores,
+    Problem,
+    Published,
+)
+from hqsod.report.tables import images_csv, latex, scores_csv, terminal_table
+
+__all__ = [
+    "DatasetScores",
+    "Evaluation",
+    "MethodScores",
+    "Problem",
+    "Published",
+    "load_published",
+    "terminal_table",
+    "write_report",
+]
+
+_FILES = {
+    "report.html": page,
+    "scores.csv": scores_csv,
+    "images.csv": images_csv,
+    "table.tex": latex,
+}
+_BY_SUFFIX = {".html": page, ".csv": scores_csv, ".tex": latex}
+
+
+def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
+    """Write a report.
+
+    Args:
+        evaluation: what to show.
+        out: a file ending in .html, .csv or .tex, or a folder for report.html, scores.csv,
+            images.csv (one line for each picture) and table.tex.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SettingsError: a file of another kind.
+        OutputError: it cannot be written.
+    """
+    check_out(out)
+    if out.suffix in _BY_SUFFIX:
+        files = {out: _BY_SUFFIX[out.suffix]}
+    else:
+        files = {out / name: show for name, show in _FILES.items()}
+    for path, show in files.items():
+        write_bytes(path, show(evaluation).encode())
+    return list(files)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a destination `write_report` could not write, before an hour of scoring.
+
+    Raises:
+        SettingsError: as `write_report`.
+    """
+    if out.suffix and out.suffix not in _BY_SUFFIX and not out.is_dir():
+        raise SettingsError(
+            f"--out {out}", f"a folder, or a file ending in {', '.join(_BY_SUFFIX)}"
+        )

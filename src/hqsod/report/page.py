@@ -1,0 +1,161 @@
+"""One HTML file that holds everything it shows: tables, curves, distributions, worst pictures.
+
+Charts are drawn by Chart.js, which the file carries with it (decision 0203).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from hqsod import __version__
+from hqsod.errors import InputError
+from hqsod.images import Array, encode_jpeg, read_image, read_mask, resize
+from hqsod.report.results import DatasetScores, Evaluation
+from hqsod.report.tables import MEASURES, Row, columns, rows
+
+WORST = 12
+BINS = 20
+THUMBNAIL_WIDTH = 320  # shown at half of it, so that it is sharp on dense screens
+# What the worst pictures are the worst by: defined for empty ground truths too.
+WORST_BY = {"standard": "s_measure", "purnet": "mae"}
+
+
+def page(evaluation: Evaluation) -> str:
+    """The whole report as one HTML text."""
+    parts = resources.files(__package__)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((parts / "page.html").read_text("utf-8"))
+    ours = {
+        name: Markup((parts / file).read_text("utf-8"))  # noqa: S704 (the package's own files)
+        for name, file in {
+            "style": "page.css",
+            "script": "page.js",
+            "chart_library": "vendor/chart.umd.min.js",
+        }.items()
+    }
+    names = [*columns(evaluation), "f_max_pr", "f_mean_pr"]
+    return template.render(
+        ours,
+        version=__version__,
+        settings=evaluation.settings,
+        published=evaluation.published,
+        measures=[MEASURES[name] for name in names],
+        datasets=[_section(evaluation, name, names) for name in evaluation.datasets],
+        charts={
+            "methods": list(next(iter(evaluation.datasets.values())).methods),
+            "curves": [_charts(data) for data in evaluation.datasets.values()],
+        },
+    )
+
+
+def _section(evaluation: Evaluation, dataset: str, names: list[str]) -> dict[str, Any]:
+    data = evaluation.datasets[dataset]
+    first = next(iter(data.methods.values()))
+    by = WORST_BY[evaluation.protocol]
+    return {
+        "name": dataset,
+        "expected": len(data.ground_truths),
+        "rows": [_row(row, names) for row in rows(evaluation, dataset)],
+        "problems": [
+            (m, problem) for m, result in data.methods.items() for problem in result.problems
+        ],
+        "methods": list(data.methods),
+        "histograms": [
+            {"name": name, "title": MEASURES[name].title}
+            for name in next(iter(first.per_image.values()))
+        ],
+        "thumbnail": min(THUMBNAIL_WIDTH // 2 + 60, 1150 // (len(data.methods) + 2)),
+        "worst_by": MEASURES[by].title,
+        "worst": [_worst_line(data, stem, by) for stem in _worst(data, by)],
+    }
+
+
+def _row(row: Row, names: list[str]) -> dict[str, Any]:
+    cells = [
+        {
+            "value": row.values.get(n),
+            "text": row.text(n),
+            "mark": row.marks.get(n, ""),
+        }
+        for n in names
+    ]
+    return {"method": row.method, "published": row.published, "scored": row.scored, "cells": cells}
+
+
+def _charts(data: DatasetScores) -> list[dict[str, Any]]:
+    """Every method's curves, from threshold 0 to 255, and its pictures counted by score."""
+    charts = []
+    for result in data.methods.values():
+        curves: dict[str, Any] = {
+            name: np.round(curve, 4).tolist() for name, curve in result.curves.items()
+        }
+        values = {
+            name: [scores[name] for scores in result.per_image.values()]
+            for name in next(iter(result.per_image.values()))
+        }
+        edges = np.linspace(0, 1, BINS + 1)
+        curves["histograms"] = {
+            name: np.histogram(np.clip(found, 0, 1), edges)[0].tolist()
+            for name, found in values.items()
+        }
+        charts.append(curves)
+    return charts
+
+
+def _worst(data: DatasetScores, by: str) -> list[str]:
+    """Stems of the pictures that the methods score worst on average, the worst first."""
+    sign = -1 if MEASURES[by].lower else 1
+    found: dict[str, list[float]] = {}
+    for result in data.methods.values():
+        for stem, scores in result.per_image.items():
+            found.setdefault(stem, []).append(sign * scores[by])
+    return sorted(found, key=lambda stem: float(np.mean(found[stem])))[:WORST]
+
+
+def _worst_line(data: DatasetScores, stem: str, by: str) -> dict[str, Any]:
+    maps = [
+        {
+            "image": _thumbnail(result.maps.get(stem)) if stem in result.per_image else "",
+            "caption": _caption(result.per_image.get(stem, {}), by),
+        }
+        for result in data.methods.values()
+    ]
+    truth = _thumbnail(data.ground_truths[stem])
+    return {
+        "stem": stem,
+        "image": _thumbnail(data.images.get(stem), colour=True),
+        "truth": truth,
+        "maps": maps,
+    }
+
+
+def _caption(scores: Mapping[str, float], by: str) -> str:
+    names = dict.fromkeys([by, "f_weighted", "mae"])
+    return ", ".join(f"{MEASURES[n].title} {scores[n]:.3f}" for n in names if n in scores)
+
+
+def _thumbnail(path: Path | None, *, colour: bool = False) -> str:
+    """A small JPEG as a data address; empty where there is no picture, or none that can be read."""
+    if path is None:
+        return ""
+    try:
+        array = read_image(path) if colour else read_mask(path)
+    except InputError:
+        return ""  # the report is of scores; a photograph is there to look at
+    height, width = array.shape[:2]
+    size = (max(1, round(height * THUMBNAIL_WIDTH / width)), THUMBNAIL_WIDTH)
+    small: Array = (
+        resize(array, size, Image.Resampling.LANCZOS) if width > THUMBNAIL_WIDTH else array
+    )
+    if small.ndim == 2:
+        small = np.repeat(small[..., None], 3, axis=2)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=80)).decode()

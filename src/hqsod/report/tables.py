@@ -1,0 +1,196 @@
+"""Scores as rows: on the terminal, as CSV, as LaTeX. The best is bold, the second underlined."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from hqsod.report.results import Evaluation
+
+Mark = Literal["best", "second", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How a score is shown: its title, in LaTeX, and whether lower is better."""
+
+    title: str
+    latex: str
+    lower: bool = False
+
+
+MEASURES = {
+    "mae": Measure("MAE", r"$\mathcal{M}$", lower=True),
+    "f_max": Measure("Fmax", r"$F_\beta^{\max}$"),
+    "f_mean": Measure("Fmean", r"$F_\beta^{\mathrm{mean}}$"),
+    "f_adaptive": Measure("Fadp", r"$F_\beta^{\mathrm{adp}}$"),
+    "f": Measure("F", r"$F_\beta$"),
+    "f_weighted": Measure("Fw", r"$F_\beta^w$"),
+    "s_measure": Measure("S", r"$S_\alpha$"),
+    "e_max": Measure("Emax", r"$E_\xi^{\max}$"),
+    "e_mean": Measure("Emean", r"$E_\xi^{\mathrm{mean}}$"),
+    "e_adaptive": Measure("Eadp", r"$E_\xi^{\mathrm{adp}}$"),
+    "ber": Measure("BER", "BER", lower=True),
+    "iou": Measure("IoU", "IoU"),
+    "dice": Measure("Dice", "Dice"),
+    "mba": Measure("mBA", "mBA"),
+    "biou": Measure("BIoU", "BIoU"),
+    "msiou": Measure("MSIoU", "MSIoU"),
+    "f_max_pr": Measure("Fmax (PR)", r"$F_\beta^{\max}$ (PR)"),
+    "f_mean_pr": Measure("Fmean (PR)", r"$F_\beta^{\mathrm{mean}}$ (PR)"),
+    "precision": Measure("precision", "precision"),
+    "recall": Measure("recall", "recall"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a data set's table.
+
+    Attributes:
+        method: its name.
+        values: scores by name; a published row has not all of them.
+        marks: "best", "second" or "" by name; published rows take no part.
+        published: whether it was taken from a paper, which prints three digits.
+        scored: number of pictures scored; 0 where published.
+    """
+
+    method: str
+    values: Mapping[str, float]
+    marks: Mapping[str, Mark]
+    published: bool
+    scored: int
+
+    def text(self, name: str, digits: int = 4) -> str:
+        """A score as papers print it: no zero before the point; a dash where there is none."""
+        if name not in self.values:
+            return "–"
+        digits = min(digits, 3) if self.published else digits
+        return f"{self.values[name]:.{digits}f}".removeprefix("0")
+
+
+def columns(evaluation: Evaluation) -> list[str]:
+    """Names of the scores that a table shows, in order."""
+    first = next(iter(evaluation.datasets.values()))
+    return list(next(iter(first.methods.values())).mean)
+
+
+def rows(evaluation: Evaluation, dataset: str, digits: int = 4) -> list[Row]:
+    """A data set's rows, what was measured and then what was published, to be shown in `digits`."""
+    measured = {
+        method: {**result.mean, **result.f_from_mean_pr}
+        for method, result in evaluation.datasets[dataset].methods.items()
+    }
+    marks = _marks(measured, digits)
+    counts = {m: len(r.per_image) for m, r in evaluation.datasets[dataset].methods.items()}
+    ours = [Row(m, values, marks[m], False, counts[m]) for m, values in measured.items()]
+    published = evaluation.published.rows.get(dataset, {})
+    return ours + [Row(name, values, {}, True, 0) for name, values in published.items()]
+
+
+def _marks(measured: Mapping[str, Mapping[str, float]], digits: int) -> dict[str, dict[str, Mark]]:
+    """Mark by method and score; those that read the same share a place, one method has none."""
+    marks: dict[str, dict[str, Mark]] = {method: {} for method in measured}
+    if len(measured) < 2:
+        return marks
+    for name in next(iter(measured.values())):
+        shown = {method: round(values[name], digits) for method, values in measured.items()}
+        order = sorted(set(shown.values()), reverse=not MEASURES[name].lower)
+        for method, value in shown.items():
+            place = order.index(value)
+            marks[method][name] = "best" if place == 0 else "second" if place == 1 else ""
+    return marks
+
+
+def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
+    """One data set's scores for a terminal."""
+    names = columns(evaluation)
+    styles = {"best": "bold", "second": "underline", "": ""}
+    table = Table(title=dataset, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("method")
+    for name in names:
+        arrow = "↓" if MEASURES[name].lower else "↑"
+        table.add_column(f"{MEASURES[name].title}{arrow}", justify="right", no_wrap=True)
+    for row in rows(evaluation, dataset):
+        cells = [Text(row.text(name), styles[row.marks.get(name, "")]) for name in names]
+        label = f"{row.method} (published)" if row.published else row.method
+        table.add_row(Text(label), *cells, style="dim" if row.published else None)
+    return table
+
+
+def scores_csv(evaluation: Evaluation) -> str:
+    """Every data set's and method's scores, and F from the mean precision-recall curve."""
+    names = [*columns(evaluation), "f_max_pr", "f_mean_pr"]
+    lines: Iterator[list[object]] = (
+        [
+            *(dataset, row.method, "published" if row.published else "measured", row.scored or ""),
+            *(row.values.get(name, "") for name in names),
+        ]
+        for dataset in evaluation.datasets
+        for row in rows(evaluation, dataset)
+    )
+    return _csv(["dataset", "method", "source", "images", *names], lines)
+
+
+def images_csv(evaluation: Evaluation) -> str:
+    """Every picture's scores."""
+    first = next(iter(evaluation.datasets.values()))
+    per_image = next(iter(first.methods.values())).per_image
+    names = list(next(iter(per_image.values())))
+    lines: Iterator[list[object]] = (
+        [dataset, method, stem, *(scores[name] for name in names)]
+        for dataset, data in evaluation.datasets.items()
+        for method, result in data.methods.items()
+        for stem, scores in result.per_image.items()
+    )
+    return _csv(["dataset", "method", "image", *names], lines)
+
+
+def _csv(header: list[str], lines: Iterator[list[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def latex(evaluation: Evaluation) -> str:
+    """One booktabs table, data sets below one another."""
+    names = columns(evaluation)
+    heads = (
+        MEASURES[n].latex + (r"$\downarrow$" if MEASURES[n].lower else r"$\uparrow$") for n in names
+    )
+    lines = [
+        r"% \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'c' * len(names)}}}",
+        r"\toprule",
+        " & ".join(["Method", *heads]) + r" \\",
+    ]
+    for dataset in evaluation.datasets:
+        title = rf"\multicolumn{{{len(names) + 1}}}{{l}}{{\textit{{{_escape(dataset)}}}}} \\"
+        lines += [r"\midrule", title]
+        lines += [_latex_row(row, names) for row in rows(evaluation, dataset, digits=3)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if evaluation.published.source:
+        lines.append(rf"% $^\dagger$ published, not measured: {evaluation.published.source}")
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(row: Row, names: list[str]) -> str:
+    wrap = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
+    cells = [wrap[row.marks.get(n, "")] % row.text(n, 3) for n in names]
+    label = _escape(row.method) + (r"$^\dagger$" if row.published else "")
+    return " & ".join([label, *cells]).replace("–", "--") + r" \\"
+
+
+def _escape(text: str) -> str:
+    special = {c: f"\\{c}" for c in "&%$#_{}"}
+    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, c) for c in text)
