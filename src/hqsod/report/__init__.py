@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hqsod.errors import SettingsError
 from hqsod.images import write_bytes
-from hqsod.report.page import page
+from hqsod.report.page import html_page
 from hqsod.report.published import load_published
 from hqsod.report.results import (
     DatasetScores,
@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 _FILES = {
-    "report.html": page,
+    "report.html": html_page,
     "scores.csv": scores_csv,
     "images.csv": images_csv,
     "table.tex": latex,
 }
-_BY_SUFFIX = {".html": page, ".csv": scores_csv, ".tex": latex}
+_BY_SUFFIX = {".html": html_page, ".csv": scores_csv, ".tex": latex}
 
 
 def write_report(evaluation: Evaluation, out: Path) -> list[Path]:

@@ -29,7 +29,7 @@ THUMBNAIL_WIDTH = 320  # shown at half of it, so that it is sharp on dense scree
 WORST_BY = {"standard": "s_measure", "purnet": "mae"}
 
 
-def page(evaluation: Evaluation) -> str:
+def html_page(evaluation: Evaluation) -> str:
     """The whole report as one HTML text."""
     parts = resources.files(__package__)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -75,7 +75,7 @@ def _section(evaluation: Evaluation, dataset: str, names: list[str]) -> dict[str
         ],
         "thumbnail": min(THUMBNAIL_WIDTH // 2 + 60, 1150 // (len(data.methods) + 2)),
         "worst_by": MEASURES[by].title,
-        "worst": [_worst_line(data, stem, by) for stem in _worst(data, by)],
+        "worst": [_worst_line(data, stem, by) for stem in worst_stems(data, by)],
     }
 
 
@@ -111,7 +111,7 @@ def _charts(data: DatasetScores) -> list[dict[str, Any]]:
     return charts
 
 
-def _worst(data: DatasetScores, by: str) -> list[str]:
+def worst_stems(data: DatasetScores, by: str) -> list[str]:
     """Stems of the pictures that the methods score worst on average, the worst first."""
     sign = -1 if MEASURES[by].lower else 1
     found: dict[str, list[float]] = {}
