@@ -10,27 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqsod.cli.root import app
+from hqsod.cli.root import Device, Overwrite, Precision, app, finish
 from hqsod.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
 
-    from hqsod.files import Outcome
-
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
 Masks = Annotated[str | None, typer.Option(help="Folder of the masks, if not found.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
 UpscalerName = Annotated[
     str | None, typer.Option(help="swinir-l, swinir-m, bicubic, or a checkpoint's path.")
 ]
 RefinerName = Annotated[
     str | None, typer.Option(help="cascadepsp, guided, none, or a checkpoint's path.")
 ]
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")]
 
 
 @app.command()
@@ -150,7 +144,7 @@ def upscale(
     _say("upscaler", engine.name, engine.weights)
 
     work = Work("upscaling", read_image, engine, {out: lambda _, enlarged: enlarged})
-    _finish(make_each(pictures, work, overwrite=overwrite))
+    finish(make_each(pictures, work, overwrite=overwrite))
 
 
 @app.command()
@@ -187,10 +181,4 @@ def refine(
         lambda pairs: [engine(image, binarise(mask)) for image, mask in pairs],
         {out: lambda _, refined: refined},
     )
-    _finish(make_each(list(pair_of), work, overwrite=overwrite))
-
-
-def _finish(outcome: Outcome) -> None:
-    typer.echo(str(outcome))
-    if outcome.failed:
-        raise typer.Exit(1)
+    finish(make_each(list(pair_of), work, overwrite=overwrite))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hqsod import __version__
+
+if TYPE_CHECKING:
+    from hqsod.files import Outcome
+
+# Options that several verbs take.
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")]
 
 app = typer.Typer(
     name="hqsod",
@@ -31,3 +39,10 @@ def _options(
     ] = False,
 ) -> None:
     """High-quality salient object detection: build data sets, train, predict, score, review."""
+
+
+def finish(outcome: Outcome) -> None:
+    """Say how a job over pictures went; exit status 1 when one failed."""
+    typer.echo(str(outcome))
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hqsod.cli.root import app
+from hqsod.errors import WeightsError
 
 group = typer.Typer(help="List, fetch, verify and convert weight files.", no_args_is_help=True)
 app.add_typer(group, name="weights")
@@ -56,3 +58,23 @@ def verify() -> None:
             typer.echo(f"{file.name}: DAMAGED; delete {file.path} and fetch it again")
     if damaged:
         raise typer.Exit(1)
+
+
+@group.command()
+def convert(
+    published: Annotated[Path, typer.Argument(help="A PurNet checkpoint of stage 1, 2 or 3.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+) -> None:
+    """Turn a published PurNet checkpoint into a file of ours, checked on the way."""
+    from hqsod import weights
+    from hqsod.models.purnet import is_published, load_purnet
+
+    state = weights.load(published)
+    if not is_published(state):
+        raise WeightsError(f"{published}: not in the published naming", "a published PurNet file")
+    network = load_purnet(state)
+    source = f"{published.name} sha256 {weights.sha256(published)}"
+    weights.save(out, network.state_dict(), {"network": "PurNet", "source": source})
+    count = sum(parameter.numel() for parameter in network.parameters())
+    stage = "1" if network.promotion is None else "2 or 3"
+    typer.echo(f"{out}: PurNet of stage {stage}, {count / 1e6:.1f} M parameters")

@@ -43,7 +43,8 @@ class PurNetTask:
     ) -> None:
         self.network, self.stage, self.data, self.validation = network, stage, data, validation
         self.double_sigmoid = double_sigmoid
-        self.metadata: Mapping[str, str] = {"network": "PurNet"}
+        size = str(data.store.image.shape[1])  # what the network is at its best with
+        self.metadata: Mapping[str, str] = {"network": "PurNet", "size": size}
         parts = {str(name): getattr(network, name) for name in stage.rates}
         self.parts: Mapping[str, nn.Module] = parts
 

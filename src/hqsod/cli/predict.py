@@ -1,0 +1,108 @@
+"""`hqsod predict` and `hqsod export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hqsod.cli.root import Device, Overwrite, Precision, app, finish
+from hqsod.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from hqsod.predict import Predictor
+
+STANDARD = "-"  # in place of paths: from standard input to standard output
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures, folders or patterns; - for one picture, standard input to output."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where maps go; cut-outs and overlays go to folders in it.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A name, a run's folder, .safetensors, .onnx, or a published PurNet checkpoint."
+        ),
+    ] = None,
+    cutout: Annotated[bool, typer.Option("--cutout", help="Cut objects out, as RGBA.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Lay maps over their pictures.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Side pictures are brought to; 320 if weights do not say.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures at once; 1 on a CPU, 16 on a GPU.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Predict saliency maps: OUT/STEM.png, as large as the picture."""
+    from hqsod import predict as job
+    from hqsod.files import find_pictures
+
+    kinds = ["cutouts"] * cutout + ["overlays"] * overlay
+    predictor = job.Predictor(weights, size=size, batch=batch, device=device, precision=precision)
+    if STANDARD in paths:
+        _require_one_result(paths, out, kinds)
+        _announce(predictor)
+        _write(job.predict_one(sys.stdin.buffer, predictor, *kinds))
+        return
+    if out is None:
+        raise SettingsError("no --out", "the folder where maps go")
+    pictures = find_pictures(paths)
+    _announce(predictor)
+    finish(job.predict(pictures, out, predictor, kinds=["maps", *kinds], overwrite=overwrite))
+
+
+def _announce(predictor: Predictor) -> None:
+    """Say what predicts; on standard error, for standard output may be a picture."""
+    typer.echo(f"weights: {predictor.network.about}", err=True)
+
+
+def _require_one_result(paths: list[str], out: Path | None, kinds: list[str]) -> None:
+    """Check that standard input is all there is to read, and standard output can take the result.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if len(paths) > 1 or out is not None:
+        raise SettingsError("- with other paths or --out", "- alone", "redirect standard output")
+    if len(kinds) > 1:
+        raise SettingsError("--cutout and --overlay with -", "one result", "leave one away")
+    if sys.stdout.isatty():
+        raise SettingsError("a picture for the terminal", "a file", "redirect with > FILE")
+
+
+def _write(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError(f"standard output: {error.strerror}") from error
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Argument(help="As --weights of predict.")],
+    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+) -> None:
+    """Write a network as ONNX, checked against PyTorch, for any batch, height and width."""
+    from hqsod.export import export_onnx
+
+    check = export_onnx(weights, onnx)
+    typer.echo(
+        f"{onnx}: largest difference from PyTorch {check.difference:.1e} over "
+        f"{len(check.shapes)} batches of noise, {onnx.stat().st_size / 1e6:.1f} MB"
+    )

@@ -1,0 +1,211 @@
+"""A saliency network ready to run, from whatever holds its weights.
+
+Weights are a name in the registry, a safetensors file of ours, a published PurNet checkpoint, the
+folder of a training run, or an ONNX file that `hqsod export` wrote. What comes out takes pictures
+and gives saliency maps, whichever of them it was.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hqsod import weights
+from hqsod.devices import choose_device, choose_precision, describe, is_out_of_memory
+from hqsod.errors import SettingsError, WeightsError
+from hqsod.images import Array
+from hqsod.models.blocks import fold
+from hqsod.models.purnet import PurNet, load_purnet
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Maps = npt.NDArray[np.float32]
+
+DEFAULT = "purnet-light"  # used when no weights are named
+SIZE = 320  # what the paper trains at, for weights that do not say
+# Where a training run keeps what to predict with: when it is done, and best first before that.
+RUN_FILES = ("purnet.safetensors", "best.safetensors", "stage*/best.safetensors")
+INPUT, OUTPUT = "image", "saliency"  # of the ONNX graph
+ONNX_KEYS = ("hqsod", "size")  # metadata that tells a file of ours
+
+
+class SaliencyNetwork(Protocol):
+    """Pictures to saliency maps.
+
+    Attributes:
+        about: which weights, where they run and in which precision, for the user.
+        size: height and width of the pictures the weights were trained with.
+        batch: pictures that go through at once fastest.
+    """
+
+    about: str
+    size: int
+    batch: int
+
+    def __call__(self, images: Array) -> Maps:
+        """(B, S, S, 3) uint8 RGB to (B, S, S) float32 probabilities, for any side S."""
+        ...
+
+
+def load_network(name: str | Path | None, device: str, precision: str) -> SaliencyNetwork:
+    """Load a network.
+
+    Args:
+        name: see the module; None for the network that ships with hqsod.
+        device: see `choose_device`.
+        precision: see `choose_precision`; an ONNX file runs in float32.
+
+    Raises:
+        WeightsError: no such weights, damaged, or of another network.
+        SettingsError: a device or precision that is not to be had, or ONNX Runtime is missing.
+    """
+    path = find_weights(name)
+    if path.suffix == ".onnx":
+        return OnnxNetwork(path, device, precision)
+    where = choose_device(device)
+    return TorchNetwork(path, where, choose_precision(precision, where))
+
+
+def find_weights(name: str | Path | None) -> Path:
+    """The file behind a name, a path or a run's folder; None stands for the default network.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if name is None:
+        if DEFAULT not in weights.registry():
+            raise WeightsError(
+                "no weights named, and this version of hqsod ships none",
+                "a training run's folder, a .safetensors or .onnx file, or a PurNet checkpoint",
+                "name it with --weights",
+            )
+        name = DEFAULT
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return weights.resolve(str(name))
+    for pattern in RUN_FILES:
+        if found := sorted(folder.glob(pattern)):
+            return found[-1]
+    raise WeightsError(
+        f"{folder}: no weights", f"a training run's folder with one of {', '.join(RUN_FILES)}"
+    )
+
+
+def load_weights(path: Path) -> tuple[PurNet, int]:
+    """The network in a file, in eval mode, and the size it was trained at.
+
+    Raises:
+        WeightsError: damaged, or of another network.
+    """
+    if path.suffix != ".safetensors":
+        return load_purnet(weights.load(path)), SIZE
+    state, metadata = weights.load_with_metadata(path)
+    return load_purnet(state), int(metadata.get("size", SIZE))
+
+
+class TorchNetwork:
+    """PurNet, folded for inference. Args: see `load_network`; attributes: `SaliencyNetwork`."""
+
+    def __init__(self, path: Path, device: torch.device, precision: torch.dtype) -> None:
+        network, self.size = load_weights(path)
+        # Only the parts become bf16: the mean and deviation of pictures stay float32.
+        for part in fold(network).children():
+            part.to(precision)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
+        self._network, self._device, self._precision = network.to(device), device, precision
+        self.batch = 16 if device.type == "cuda" else 1
+        self.about = f"{_identity(path)} on {describe(device, precision)}"
+
+    @torch.inference_mode()
+    def __call__(self, images: Array) -> Maps:
+        """See `SaliencyNetwork`.
+
+        Raises:
+            SettingsError: the batch does not fit the memory.
+        """
+        try:
+            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2) / 255
+            with torch.autocast(
+                self._device.type, self._precision, enabled=self._precision != torch.float32
+            ):
+                maps = self._network(batch)[:, 0].cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SettingsError(
+                f"out of memory on {self._device} with {len(images)} pictures of "
+                f"{images.shape[1]} x {images.shape[2]} at once",
+                "",
+                "use a smaller --batch or --size, or --device cpu",
+            ) from error
+        result: Maps = maps.numpy()
+        return result
+
+
+class OnnxNetwork:
+    """An exported network in ONNX Runtime. Args: see `load_network`."""
+
+    def __init__(self, path: Path, device: str, precision: str) -> None:
+        if precision not in ("auto", "float32"):
+            raise SettingsError(f"--precision {precision} with {path.name}", "auto or float32")
+        self._session = open_onnx(path, device)
+        self.size = int(self._session.get_modelmeta().custom_metadata_map["size"])
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.batch = 1 if provider == "CPU" else 16
+        self.about = f"{_identity(path)} on ONNX Runtime ({provider}), float32"
+
+    def __call__(self, images: Array) -> Maps:
+        """See `SaliencyNetwork`."""
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255
+        result: Maps = self._session.run([OUTPUT], {INPUT: batch})[0][:, 0]
+        return result
+
+
+def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
+    """Open an ONNX file that hqsod wrote.
+
+    Raises:
+        SettingsError: ONNX Runtime is missing, or was built without CUDA and that was asked for.
+        WeightsError: damaged, or not written by hqsod.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SettingsError(
+            f"{path} needs ONNX Runtime, which is not installed", "", "pip install 'hqsod[onnx]'"
+        ) from error
+    cuda = "CUDAExecutionProvider"
+    has_cuda = cuda in onnxruntime.get_available_providers()
+    if device.startswith("cuda") and not has_cuda:
+        raise SettingsError(
+            f"--device {device}: this ONNX Runtime was built without CUDA",
+            "",
+            "pip install onnxruntime-gpu, or use --device cpu",
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.log_severity_level = 3  # errors alone
+    providers = [cuda] * (has_cuda and device != "cpu") + ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers)
+    except Exception as error:  # its errors share no base class
+        raise WeightsError(
+            f"{path}: {str(error).splitlines()[0]}", "a whole ONNX file", "export it again"
+        ) from error
+    if not set(ONNX_KEYS) <= set(session.get_modelmeta().custom_metadata_map):
+        raise WeightsError(
+            f"{path}: how its pictures must be prepared is not known",
+            "a file that hqsod export wrote",
+        )
+    return session
+
+
+def _identity(path: Path) -> str:
+    """A weights file for the user: its path and enough of its hash to tell it from another."""
+    return f"{path} (sha256 {weights.sha256(path)[:16]})"
