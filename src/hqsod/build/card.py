@@ -17,6 +17,7 @@ from hqsod.images import Array
 from hqsod.manifest import Manifest, Record
 
 SHEET = "contact-sheet.jpg"
+LAYERS = (IMAGES, MASKS, REFINED)
 ROWS = 12  # pairs on the contact sheet: half the most doubtful, half spread over the rest
 CELL = 300  # pixels a side
 CAPTION = 24  # pixels below each row
@@ -86,7 +87,7 @@ def _layout(built: Sequence[Record]) -> str:
             *rows,
             "- `manifest.sqlite`: for each pair its sources, placement on the canvas, hashes, "
             "timings and quality figures",
-            f"- `{SHEET}`: a look at {ROWS} of them",
+            f"- `{SHEET}`: a look at {min(ROWS, len(built))} of them",
         ]
     )
 
@@ -113,7 +114,15 @@ def _rejected(records: Sequence[Record]) -> str:
 def _contact_sheet(folder: Path, built: Sequence[Record]) -> Array:
     """Rows of picture, mask and refined mask; flagged ones stand first, framed in red."""
     rows = [_row(folder, record) for record in _choose(built)]
-    return np.asarray(np.vstack(rows), np.uint8)
+    return np.asarray(np.vstack([_titles(), *rows]), np.uint8)
+
+
+def _titles() -> Array:
+    titles = Image.new("RGB", (len(LAYERS) * CELL, CAPTION), PAPER)
+    for column, layer in enumerate(LAYERS):
+        position = (column * CELL + 8, 3)
+        ImageDraw.Draw(titles).text(position, layer, TEXT_COLOUR, ImageFont.load_default(15))
+    return np.asarray(titles)
 
 
 def _choose(built: Sequence[Record]) -> list[Record]:
@@ -126,10 +135,9 @@ def _choose(built: Sequence[Record]) -> list[Record]:
 
 
 def _row(folder: Path, record: Record) -> Array:
-    sheet = Image.new("RGB", (3 * CELL, CELL + CAPTION), PAPER)
+    sheet = Image.new("RGB", (len(LAYERS) * CELL, CELL + CAPTION), PAPER)
     draw = ImageDraw.Draw(sheet)
-    layers = [layer for layer in (IMAGES, MASKS, REFINED) if layer in record.outputs]
-    for column, layer in enumerate(layers):
+    for column, layer in enumerate(layer for layer in LAYERS if layer in record.outputs):
         with Image.open(folder / record.outputs[layer].path) as picture:
             picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
             cell = picture.convert("RGB")
@@ -140,5 +148,5 @@ def _row(folder: Path, record: Record) -> Array:
     colour = FLAG_COLOUR if record.flagged else TEXT_COLOUR
     draw.text((8, CELL + 3), caption, fill=colour, font=ImageFont.load_default(15))
     if record.flagged:
-        draw.rectangle((0, 0, 3 * CELL - 1, CELL + CAPTION - 1), outline=FLAG_COLOUR, width=3)
+        draw.rectangle((0, 0, sheet.width - 1, sheet.height - 1), outline=FLAG_COLOUR, width=3)
     return np.asarray(sheet)
