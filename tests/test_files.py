@@ -1,0 +1,107 @@
+"""Going through a list of pictures: nothing lost, nothing made twice, nothing bad in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hqsod.errors import InputError, OutputError
+from hqsod.files import Outcome, Work, find_pictures, make_each
+from hqsod.images import Array, read_mask, write_png
+from tests.conftest import random_picture, save
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    return [save(tmp_path / "in" / f"{i}.png", np.full((4, 5), i, np.uint8)) for i in range(7)]
+
+
+class Doubling:
+    """Work that doubles grey levels and remembers its batches."""
+
+    def __init__(self, out: Path, batch: int = 1) -> None:
+        self.batches: list[list[int]] = []
+        self.out = out
+        self.work = Work("doubling", read_mask, self.make, {out: lambda _, made: made}, batch)
+
+    def make(self, items: Sequence[Array]) -> list[Array]:
+        self.batches.append([int(item[0, 0]) for item in items])
+        if 5 in self.batches[-1]:
+            raise InputError("five")
+        return [item * 2 for item in items]
+
+    def made(self) -> dict[str, int]:
+        return {path.stem: int(read_mask(path)[0, 0]) for path in self.out.iterdir()}
+
+
+def test_every_picture_becomes_a_file(pictures: list[Path], tmp_path: Path):
+    doubling = Doubling(tmp_path / "out", batch=3)
+    outcome = make_each(pictures[:5], doubling.work)
+    assert outcome == Outcome(5, 0, ())
+    assert doubling.batches == [[0, 1, 2], [3, 4]]
+    assert doubling.made() == {str(i): 2 * i for i in range(5)}
+
+
+def test_what_is_there_is_kept_and_batches_stay_the_same(pictures: list[Path], tmp_path: Path):
+    doubling = Doubling(tmp_path / "out", batch=2)
+    for stem in ("0", "1", "2"):
+        write_png(tmp_path / "out" / f"{stem}.png", np.full((4, 5), 99, np.uint8))
+    assert make_each(pictures[:5], doubling.work) == Outcome(2, 3, ())
+    assert doubling.batches == [[2, 3], [4]]
+    assert doubling.made() == {"0": 99, "1": 99, "2": 99, "3": 6, "4": 8}
+    assert make_each(pictures[:5], doubling.work, overwrite=True) == Outcome(5, 0, ())
+    assert doubling.made() == {str(i): 2 * i for i in range(5)}
+
+
+def test_bad_pictures_cost_no_good_ones(pictures: list[Path], tmp_path: Path):
+    pictures[1].write_bytes(b"not a picture")
+    pictures.insert(3, tmp_path / "missing.png")
+    doubling = Doubling(tmp_path / "out", batch=2)
+    outcome = make_each(pictures, doubling.work)
+    assert [path.stem for path in outcome.failed] == ["1", "missing", "5", "6"]
+    assert doubling.batches == [[0], [2], [3, 4], [5, 6]]
+    assert doubling.made() == {"0": 0, "2": 4, "3": 6, "4": 8}
+    assert str(outcome) == "4 made, 0 kept as they were, 4 failed"
+
+
+def test_several_results_each_and_only_the_missing_are_drawn(pictures: list[Path], tmp_path: Path):
+    drawn = []
+
+    def draw(item: Array, made: Array) -> Array:
+        drawn.append(int(item[0, 0]))
+        return made + 1
+
+    folders = {tmp_path / "a": lambda _, made: made, tmp_path / "a" / "b": draw}
+    work = Work("copying", read_mask, list, folders)
+    write_png(tmp_path / "a" / "b" / "1.png", np.zeros((4, 5), np.uint8))
+    assert make_each(pictures[:3], work) == Outcome(3, 0, ())
+    assert sorted(drawn) == [0, 2]
+    assert int(read_mask(tmp_path / "a" / "b" / "2.png")[0, 0]) == 3
+
+
+def test_a_picture_is_never_replaced(pictures: list[Path], tmp_path: Path):
+    before = pictures[2].read_bytes()
+    with pytest.raises(OutputError, match=r"2\.png is one of the pictures"):
+        make_each(pictures[2:], Doubling(tmp_path / "in").work, overwrite=True)
+    assert pictures[2].read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_ends_the_job(pictures: list[Path], tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        make_each(pictures, Doubling(tmp_path / "file").work)
+
+
+def test_pictures_are_found_behind_files_folders_and_patterns(tmp_path: Path):
+    for name in ("a/x.png", "a/y.jpg", "b/z.png", "b/x.png"):
+        save(tmp_path / name, random_picture((3, 3, 3)))
+    inputs = (tmp_path / "a", tmp_path / "?" / "z*", tmp_path / "no.png")
+    found = find_pictures([str(path) for path in inputs])
+    assert [path.name for path in found] == ["x.png", "y.jpg", "z.png", "no.png"]
+    with pytest.raises(InputError, match=r"both become x\.png"):
+        find_pictures([str(tmp_path / "a"), str(tmp_path / "b")])
+    with pytest.raises(InputError, match="no pictures"):
+        find_pictures([str(tmp_path / "*.gif")])
