@@ -10,14 +10,18 @@ from hqsod import weights
 from hqsod.models.purnet import PurNet, build_purnet
 
 
-def tiny_purnet(seed: int = 0) -> PurNet:
-    """A network whose maps are far from flat, unlike those of fresh weights."""
-    torch.manual_seed(seed)
+def tiny_purnet() -> PurNet:
+    """A network whose maps spread from 0 to 1, unlike those of fresh weights."""
+    torch.manual_seed(0)
     network = build_purnet("light", width=8).eval()
+    image = torch.rand(1, 3, 8, 8).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    last = network.purificatory.heads[0][6]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
     with torch.no_grad():
-        last = network.purificatory.heads[0][6]
-        assert isinstance(last, torch.nn.Conv2d)
-        last.weight.mul_(400)
+        logits = network(image).logit()[..., 8:-8, 8:-8]
+        last.bias.sub_(logits.mean()).mul_(2 / logits.std())
+        last.weight.mul_(2 / logits.std())
     return network
 
 

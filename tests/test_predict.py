@@ -1,0 +1,347 @@
+"""Prediction equals the published network, takes whatever picture comes, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+import hqsod
+from hqsod import inference, weights
+from hqsod.cli import app
+from hqsod.cutout import cut_out, overlay
+from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.images import ORIENTATION, find_images, read_mask
+from hqsod.predict import Predictor
+from tests.conftest import random_picture, save
+from tests.golden import inputs
+from tests.networks import save_tiny
+from tests.test_purnet import OUTPUTS, checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny: Path) -> Predictor:
+    return Predictor(tiny, precision="float32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two photographs of different sizes."""
+    for name in ("chelsea", "coffee"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        inputs.photo(name).save(tmp_path / "in" / f"{name}.jpg")
+    return tmp_path / "in"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    answer = CliRunner().invoke(app, ["predict", *map(str, arguments)])
+    if answer.exception and not isinstance(answer.exception, SystemExit):
+        raise answer.exception
+    return answer.exit_code, answer.output
+
+
+def command(*arguments: object) -> list[str]:
+    code = "from hqsod.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_predicts_as_it_always_did(tmp_path: Path):
+    torch.save(checkpoint("stage2_and_3"), tmp_path / "published.pth")
+    answer = CliRunner().invoke(
+        app, ["weights", "convert", f"{tmp_path}/published.pth", f"{tmp_path}/ours.safetensors"]
+    )
+    assert "PurNet of stage 2 or 3, 35.5 M parameters" in answer.stdout
+    photo = inputs.photo("chelsea").resize((320, 320), Image.Resampling.BILINEAR)
+    for name in ("published.pth", "ours.safetensors"):
+        saliency = Predictor(tmp_path / name, precision="float32")(photo)
+        np.testing.assert_allclose(saliency, OUTPUTS["saliency1"], rtol=1e-3, atol=1e-4)
+    quick = Predictor(tmp_path / "ours.safetensors", precision="bf16")(photo)
+    assert np.abs(quick - saliency).mean() < 0.02
+
+
+def test_only_published_checkpoints_are_converted(tiny: Path, tmp_path: Path):
+    arguments = ["weights", "convert", str(tiny), str(tmp_path / "out.safetensors")]
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, WeightsError)
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    size=st.sampled_from([(1, 1), (1, 7), (5, 1), (1, 3000), (2500, 1), (3, 900), (90, 61)]),
+    level=st.integers(0, 255) | st.none(),
+)
+def test_any_picture_has_a_map_of_its_size(
+    predictor: Predictor, size: tuple[int, int], level: int | None
+):
+    image = random_picture((*size, 3)) if level is None else np.full((*size, 3), level, np.uint8)
+    saliency = predictor(image)
+    assert saliency.shape == size
+    assert saliency.dtype == np.float32
+    assert 0 <= saliency.min() <= saliency.max() <= 1
+
+
+def test_a_path_a_pil_picture_and_an_array_are_one(predictor: Predictor, folder: Path):
+    path = folder / "chelsea.jpg"
+    picture = Image.open(path)
+    one = predictor(np.asarray(picture))
+    assert one.std() > 0.05, "the test's network must see something"
+    for same in (path, str(path), picture):
+        np.testing.assert_array_equal(predictor(same), one)
+    np.testing.assert_array_equal(
+        predictor(picture.convert("L")), predictor(picture.convert("L").convert("RGB"))
+    )
+
+
+def test_several_at_once_are_as_one_by_one(tiny: Path, folder: Path):
+    paths = [folder / "chelsea.jpg", folder / "coffee.jpg", folder / "chelsea.jpg"]
+    together = Predictor(tiny, precision="float32", batch=2)
+    maps = together(paths)
+    assert [m.shape for m in maps] == [(300, 451), (400, 600), (300, 451)]
+    for path, saliency in zip(paths, maps, strict=True):
+        np.testing.assert_allclose(saliency, together(path), atol=1e-5)
+    assert together([]) == []
+
+
+def test_the_size_is_the_weights_own_unless_told(tiny: Path, predictor: Predictor):
+    image = random_picture((50, 70, 3))
+    assert predictor.size == 64
+    shown = np.array(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
+    network, _ = inference.load_weights(tiny)
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(shown).permute(2, 0, 1)[None] / 255)[0, 0].numpy()
+    np.testing.assert_allclose(predictor(shown), wanted, rtol=1e-3, atol=1e-4)
+    other = Predictor(tiny, size=96, precision="float32")
+    assert np.abs(other(image) - predictor(image)).max() > 0.01
+
+
+def test_bf16_is_close_on_photographs(tiny: Path, predictor: Predictor):
+    quick = Predictor(tiny, precision="bf16")
+    for name in inputs.PHOTOS:
+        difference = np.abs(quick(inputs.photo(name)) - predictor(inputs.photo(name)))
+        assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_other_arrays_are_refused(predictor: Predictor, bad: np.ndarray):
+    with pytest.raises(InputError, match="uint8 RGB"):
+        predictor(bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 8}, "size 8"),
+        ({"batch": 0}, "batch 0"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"device": "tpu0"}, "tpu0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tiny: Path, options: dict, said: str):
+    with pytest.raises(SettingsError, match=said):
+        Predictor(tiny, **options)(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_weights_are_found(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, run_folder = tiny.read_bytes(), tmp_path / "run"
+    with pytest.raises(WeightsError, match="no-such-weights"):
+        inference.find_weights("no-such-weights")
+    for name in ("stage1/best", "stage2/best", "best", "purnet"):
+        run_folder.mkdir(exist_ok=True)
+        if name == "stage1/best":
+            with pytest.raises(WeightsError, match="training run"):
+                inference.find_weights(run_folder)
+        path = run_folder / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        assert inference.find_weights(run_folder) == path
+    monkeypatch.setattr(weights, "registry", dict)
+    with pytest.raises(WeightsError, match="--weights"):
+        Predictor()(tmp_path / "photo.jpg")
+
+
+def test_out_of_memory_says_what_to_do(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    predictor = Predictor(tiny)
+    network = predictor.network
+    assert isinstance(network, inference.TorchNetwork)
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(network, "_network", full)
+    with pytest.raises(SettingsError, match="smaller --batch"):
+        predictor(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_the_whole_job(tiny: Path, predictor: Predictor, folder: Path, tmp_path: Path):
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    options = ("--weights", tiny, "--precision", "float32", "--overlay", "--out", out)
+    code, said = run(folder, folder / "missing.jpg", *options)
+    assert code == 1
+    assert f"weights: {tiny} (sha256 {weights.sha256(tiny)[:16]}) on cpu" in said
+    assert "2 made, 0 kept as they were, 2 failed" in said
+    assert [path.name for path in find_images(out)] == ["chelsea.png", "coffee.png"]
+    assert len(find_images(out / "overlays")) == 2
+    wanted = predictor(folder / "coffee.jpg")
+    np.testing.assert_array_equal(read_mask(out / "coffee.png"), np.round(wanted * 255))
+
+    (folder / "bad.jpg").unlink()
+    before = (out / "coffee.png").stat().st_mtime_ns
+    assert run(folder, *options)[0] == 0
+    assert (out / "coffee.png").stat().st_mtime_ns == before
+    code, said = run(str(folder / "c*.jpg"), *options, "--overwrite", "--batch", 2)
+    assert (code, "2 made, 0 kept" in said) == (0, True)
+    assert (out / "coffee.png").stat().st_mtime_ns > before
+
+
+def test_orientation_is_honoured(tiny: Path, tmp_path: Path):
+    photo = inputs.photo("chelsea")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be shown after a quarter turn clockwise
+    (tmp_path / "in").mkdir()
+    photo.save(tmp_path / "in" / "upright.png")
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in" / "turned.png", exif=exif)
+    assert run(tmp_path / "in", "--out", tmp_path / "out", "--weights", tiny)[0] == 0
+    upright, turned = (read_mask(tmp_path / "out" / f"{n}.png") for n in ("upright", "turned"))
+    assert upright.shape == (photo.height, photo.width)
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_maps_do_not_land_on_their_pictures(tiny: Path, tmp_path: Path):
+    path = save(tmp_path / "a.png", random_picture((9, 9, 3)))
+    before = path.read_bytes()
+    answer = CliRunner().invoke(
+        app, ["predict", str(path), "--out", str(tmp_path), "--weights", str(tiny), "--overwrite"]
+    )
+    assert "is one of the pictures" in str(answer.exception)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "--out", "x"], "- alone"),
+        (["-", "a.jpg"], "- alone"),
+        (["-", "--cutout", "--overlay"], "one result"),
+        (["a.jpg"], "--out"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(arguments: list[str], said: str):
+    assert said in str(CliRunner().invoke(app, ["predict", *arguments]).exception)
+
+
+@pytest.mark.slow
+def test_from_standard_input_to_standard_output(tiny: Path, folder: Path, predictor: Predictor):
+    options = command("predict", "-", "--weights", tiny, "--precision", "float32")
+    data = (folder / "coffee.jpg").read_bytes()
+    answer = subprocess.run(options, input=data, capture_output=True, check=True)
+    assert answer.stderr.count(b"\n") == 1
+    assert answer.stderr.startswith(b"weights: ")
+    result = folder / "result.png"
+    result.write_bytes(answer.stdout)
+    wanted = np.round(predictor(folder / "coffee.jpg") * 255)
+    np.testing.assert_array_equal(read_mask(result), wanted)
+
+    answer = subprocess.run(options, input=b"junk", capture_output=True, check=False)
+    assert (answer.returncode, answer.stdout) == (1, b"")
+    assert b"error: " in answer.stderr
+    assert b"Traceback" not in answer.stderr
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_ends_the_same(tiny: Path, tmp_path: Path):
+    for number in range(60):
+        save(tmp_path / "in" / f"{number:02}.png", random_picture((200, 200, 3), number))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = (tmp_path / "in", "--weights", tiny, "--batch", 3, "--out")
+    process = subprocess.Popen(command("predict", *options, broken), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(find_images(broken) if broken.is_dir() else []) < 4 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it must not have come to its end"
+    assert 4 <= len(find_images(broken)) < 60
+    for path in find_images(broken):
+        read_mask(path)
+    assert run(*options, broken)[0] == 0
+    assert run(*options, whole)[0] == 0
+    made = {path.name: path.read_bytes() for path in broken.glob("*.png")}
+    assert made == {path.name: path.read_bytes() for path in whole.glob("*.png")}
+    assert len(made) == 60
+    assert not list(broken.glob(".*")), "parts of the killed run must be gone"
+
+
+def test_hqsod_itself_needs_no_torch():
+    code = "import hqsod, sys; assert 'torch' not in sys.modules; hqsod.Predictor('x'); "
+    code += "assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert hqsod.Predictor is Predictor
+    with pytest.raises(AttributeError, match="predictor"):
+        hqsod.predictor  # noqa: B018 (to see it fail)
+
+
+def blurred_edge() -> tuple[np.ndarray, np.ndarray]:
+    """A red object that fades into blue, and how much of each pixel is its own."""
+    share = np.clip(np.linspace(3, -2, 60), 0, 1)[None].repeat(40, 0)
+    levels = np.round(share * 255).astype(np.uint8)
+    red, blue = np.array([230, 30, 20]), np.array([10, 20, 240])
+    alpha = levels[..., None] / 255
+    return np.round(alpha * red + (1 - alpha) * blue).astype(np.uint8), levels
+
+
+@pytest.mark.slow
+def test_a_cut_out_has_its_own_colours_at_the_edge():
+    image, levels = blurred_edge()
+    with ThreadPoolExecutor(4) as pool:  # numba's threads must not meet
+        first, *others = pool.map(lambda _: cut_out(image, levels), range(8))
+    assert first.shape == (40, 60, 4)
+    np.testing.assert_array_equal(first[..., 3], levels)
+    edge = (levels > 60) & (levels < 200)
+    assert edge.any()
+    assert image[edge][:, 2].mean() > 100
+    assert first[edge][:, 2].mean() < 45
+    assert (first[levels == 0] == 0).all()
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    for shape in ((1, 1), (1, 40), (40, 1)):
+        for level in (0, 128, 255):
+            result = cut_out(np.full((*shape, 3), 90, np.uint8), np.full(shape, level, np.uint8))
+            assert (result == [*([90] * 3 if level else [0] * 3), level]).all()
+
+
+def test_without_pymatting_the_extra_is_named(
+    tiny: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    with pytest.raises(SettingsError, match=r"hqsod\[cutout\]"):
+        run(folder, "--cutout", "--weights", tiny, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_overlay_leaves_the_background_alone():
+    image = random_picture((8, 9, 3))
+    levels = np.zeros((8, 9), np.uint8)
+    levels[2:5, 3:6] = 255
+    shown = overlay(image, levels)
+    np.testing.assert_array_equal(shown[levels == 0], image[levels == 0])
+    assert (shown[levels > 0] != image[levels > 0]).any(1).all()
