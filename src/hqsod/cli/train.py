@@ -25,7 +25,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     more_stages: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
     recipe: Annotated[
-        str, typer.Option(help="purnet (the paper's), quick, upscaler, or a file.")
+        str, typer.Option(help="purnet (the paper's), quick, upscaler, refiner, or a file.")
     ] = "purnet",
     stages: Annotated[int | None, typer.Option(help="1 2 3 where not given.")] = None,
     settings: Annotated[

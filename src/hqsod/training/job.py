@@ -24,6 +24,7 @@ from hqsod.training import loop
 from hqsod.training.data import Pictures
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import AnyRecipe
+from hqsod.training.refiner import RefinerRecipe
 from hqsod.training.stages import Recipe
 from hqsod.training.store import Store, find_source, open_store
 from hqsod.training.task import Sources
@@ -125,7 +126,7 @@ def _train_stages(
 
 
 def _train_once(
-    plan: Plan, recipe: UpscalerRecipe, out: Path, accelerator: Accelerator
+    plan: Plan, recipe: UpscalerRecipe | RefinerRecipe, out: Path, accelerator: Accelerator
 ) -> tuple[Path, Mapping[str, str]]:
     """Train a network that has no stages; its folder, and why pictures were left out."""
     sources = Sources(plan.data, plan.images, plan.masks, plan.validation)

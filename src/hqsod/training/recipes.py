@@ -16,11 +16,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from hqsod.errors import SettingsError
+from hqsod.training.refiner import RefinerRecipe
 from hqsod.training.stages import Recipe
 from hqsod.training.upscaler import UpscalerRecipe
 
-AnyRecipe = Recipe | UpscalerRecipe
-KINDS: Mapping[str, type[AnyRecipe]] = {"purnet": Recipe, "upscaler": UpscalerRecipe}
+AnyRecipe = Recipe | UpscalerRecipe | RefinerRecipe
+KINDS: Mapping[str, type[AnyRecipe]] = {
+    "purnet": Recipe,
+    "upscaler": UpscalerRecipe,
+    "refiner": RefinerRecipe,
+}
 
 
 def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:

@@ -1,0 +1,337 @@
+"""The compact refiner as a task: damaged masks, what the network is told, how good it is.
+
+The idea and most of the loss are those of Cheng et al., "CascadePSP", CVPR 2020. Differs in that a
+soft IoU, which gives small objects the weight of large ones, joins the cross-entropy, and in the
+damage (see `perturbation`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hqsod import images, metrics
+from hqsod.datasets import find_pairs
+from hqsod.errors import InputError
+from hqsod.images import Array
+from hqsod.models.compact_refiner import NETWORK, WIDTHS, CompactRefiner, refine
+from hqsod.training.data import Arrays, Batch, recolour
+from hqsod.training.degradation import compress
+from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
+from hqsod.training.stages import LoopSettings
+from hqsod.training.store import draw
+from hqsod.training.task import Objective, Prepared, Sources, Validation
+from hqsod.types import Pair, Placement
+
+REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
+FACTOR = 4  # how many times smaller the masks of the held-out pictures were
+TARGET = (0.85, 0.95)  # their IoU after the damage
+_SHOWN = 8  # pictures on a sheet
+_TILE = 200  # pixels
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Damage(BaseModel):
+    """How masks are damaged, and pictures changed, each time they are shown.
+
+    Attributes:
+        crop: side of the square crops in pixels.
+        factors: how many times smaller a mask was, each as likely; 1 leaves it as it is.
+        intact: share of the masks that are enlarged only.
+        iou: lowest and highest target of the others.
+        zoom: smallest and largest factor by which picture and mask are resized before the crop.
+        colour: largest change of brightness, contrast and saturation, as a share.
+        degraded: share of the pictures that are blurred, and share that are compressed again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: int = Field(default=128, ge=32)
+    factors: tuple[int, ...] = (1, 2, 4, 4, 4, 4)
+    intact: Share = 0.2
+    iou: tuple[Share, Share] = (0.75, 1.0)
+    zoom: tuple[float, float] = (0.5, 1.2)
+    colour: float = Field(default=0.25, ge=0, lt=1)
+    degraded: Share = 0.25
+
+
+class Losses(BaseModel):
+    """Weights of the terms of the loss; see `refinement_loss`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cross_entropy: float = Field(default=1.0, ge=0)
+    iou: float = Field(default=1.0, ge=0)
+    gradient: float = Field(default=2.0, ge=0)
+
+
+class RefinerRecipe(BaseModel):
+    """A whole training of the compact refiner.
+
+    Attributes:
+        task: says that it is one.
+        widths: see `CompactRefiner`.
+        holdout: share of the pairs kept for validation where no others are named.
+        damage: see `Damage`.
+        losses: see `Losses`.
+        loop: see `LoopSettings`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["refiner"]
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    damage: Damage = Damage()
+    losses: Losses = Losses()
+    loop: LoopSettings
+
+    def prepare(self, sources: Sources) -> Prepared:
+        """Find the pairs, hold some of them out, and draw the first weights.
+
+        Raises:
+            InputError: no pairs, or none of them can be used.
+        """
+        usable, rejected = _find_usable(sources.data, sources.images, sources.masks)
+        if sources.validation is None:
+            held_out = [pair for pair in usable if draw(pair.stem) < self.holdout]
+            usable = [pair for pair in usable if draw(pair.stem) >= self.holdout]
+        else:
+            held_out, others = _find_usable(sources.validation, None, None)
+            rejected |= others
+        torch.manual_seed(self.loop.seed)
+        data = DamagedMasks(usable, self.damage)
+        return Prepared(
+            RefinerTask(CompactRefiner(self.widths), data, held_out, self.losses), rejected
+        )
+
+
+def _find_usable(
+    folder: Path, image_folder: str | None, mask_folder: str | None
+) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs that can be read and fit, and by stem why the others cannot be used."""
+    usable, rejected = [], {}
+    for pair in find_pairs(folder, image_folder, mask_folder):
+        try:
+            image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
+            if image.shape[:2] != mask.shape:
+                raise InputError(f"{pair.mask}: {mask.shape}", f"the picture's {image.shape[:2]}")
+            usable.append(pair)
+        except InputError as error:
+            rejected[pair.stem] = str(error)
+    if not usable:
+        raise InputError(f"{folder}: no pair can be used; {next(iter(rejected.values()))}")
+    return usable, rejected
+
+
+class DamagedMasks:
+    """Crops of pictures with a damaged mask and the true one: a `Dataset`.
+
+    Args:
+        pairs: photographs and masks.
+        damage: see there.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], damage: Damage) -> None:
+        self.pairs, self.damage = pairs, damage
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """The picture's stem."""
+        return self.pairs[index].stem
+
+    def sample(self, index: int, random: np.random.Generator) -> Arrays:
+        """`image` (crop, crop, 3), `mask` and `truth` (crop, crop, 1), uint8."""
+        pair = self.pairs[index]
+        truth = to_binary(images.read_mask(pair.mask))
+        mask = self._damaged(truth, random)
+        image, mask, truth = _crop(
+            [images.read_image(pair.image), mask, truth], self.damage, random
+        )
+        if random.random() < 0.5:
+            image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
+        image = self._worn(recolour(image, self.damage.colour, random), random)
+        return {"image": image, "mask": mask[..., None], "truth": to_binary(truth)[..., None]}
+
+    def _damaged(self, truth: Array, random: np.random.Generator) -> Array:
+        method = REDUCTIONS[random.integers(len(REDUCTIONS))]
+        mask = enlarge(truth, int(random.choice(self.damage.factors)), method)
+        if random.random() < self.damage.intact:
+            return mask
+        return perturb(mask, truth, random.uniform(*self.damage.iou), random)
+
+    def _worn(self, image: Array, random: np.random.Generator) -> Array:
+        if random.random() < self.damage.degraded:
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 1.6)), np.uint8)
+        if random.random() < self.damage.degraded:
+            image = compress(image, int(random.integers(40, 96)))
+        return image
+
+
+def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) -> list[Array]:
+    """One square of picture, mask and truth, resized; black beyond the border."""
+    zoom = float(np.exp(random.uniform(*np.log(damage.zoom))))
+    reach = int(np.ceil(damage.crop / zoom))
+    middle = _middle(layers[1], layers[2], random)
+    window = tuple(
+        slice(
+            start := int(np.clip(at - random.integers(reach), 0, max(0, side - reach))),
+            start + reach,
+        )
+        for at, side in zip(middle, layers[-1].shape, strict=True)
+    )
+    method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    pieces = []
+    for layer in layers:
+        height, width = (max(1, min(damage.crop, round(s * zoom))) for s in layer[window].shape[:2])
+        piece = cv2.resize(layer[window], (width, height), interpolation=method)
+        place = Placement.centred((height, width), (damage.crop, damage.crop))
+        pieces.append(images.pad(np.asarray(piece, np.uint8), place))
+    return pieces
+
+
+def _middle(mask: Array, truth: Array, random: np.random.Generator) -> tuple[int, int]:
+    """(row, column) of a pixel to crop around: a wrong one, else one of the contour, else any."""
+    for wanted in (mask != truth, cv2.morphologyEx(truth, cv2.MORPH_GRADIENT, np.ones((3, 3)))):
+        found = np.flatnonzero(wanted)
+        if len(found):
+            break
+    place = int(found[random.integers(len(found))]) if len(found) else truth.size // 2
+    row, column = divmod(place, truth.shape[1])
+    return row, column
+
+
+def refinement_loss(logits: Tensor, truth: Tensor, weights: Losses) -> dict[str, Tensor]:
+    """What the refiner is told, each term times its weight.
+
+    Args:
+        logits: (B, 1, H, W) float32.
+        truth: (B, 1, H, W) float32, 0 or 1.
+        weights: of the terms.
+
+    Returns:
+        `cross_entropy`; `iou`, one less the soft IoU, the mean over the pictures; `gradient`,
+        the absolute error of the slope along rows and columns.
+    """
+    saliency = logits.sigmoid()
+    shared = (saliency * truth).sum((1, 2, 3))
+    either = (saliency + truth).sum((1, 2, 3)) - shared
+    error = saliency - truth
+    slopes = [error.diff(dim=axis).abs().mean() for axis in (2, 3)]
+    return {
+        "cross_entropy": weights.cross_entropy * F.binary_cross_entropy_with_logits(logits, truth),
+        "iou": weights.iou * (1 - (shared + 1) / (either + 1)).mean(),
+        "gradient": weights.gradient * (slopes[0] + slopes[1]),
+    }
+
+
+class Case(NamedTuple):
+    """A held-out picture with a damaged mask.
+
+    Attributes:
+        stem: the picture's name.
+        image: (H, W, 3) uint8.
+        mask: (H, W) uint8, 0 or 255: damaged.
+        truth: (H, W) uint8, 0 or 255.
+    """
+
+    stem: str
+    image: Array
+    mask: Array
+    truth: Array
+
+
+def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[Case]:
+    """Pictures with masks that were `FACTOR` times smaller, and damaged to an IoU in `TARGET`.
+
+    The damage follows from the picture's name alone.
+
+    Args:
+        pairs: photographs and masks.
+        intact: leave out the damage; the masks are only enlarged.
+    """
+    for pair in pairs:
+        truth = to_binary(images.read_mask(pair.mask))
+        mask = enlarge(truth, FACTOR)
+        if not intact:
+            digest = hashlib.sha256(pair.stem.encode()).digest()
+            random = np.random.default_rng(list(digest))
+            mask = perturb(mask, truth, random.uniform(*TARGET), random)
+        yield Case(pair.stem, images.read_image(pair.image), mask, truth)
+
+
+def boundary_accuracy(mask: Array, truth: Array) -> float:
+    """mBA of two (H, W) uint8 masks, in [0, 1]."""
+    return metrics.mba(metrics.compare(mask, truth))
+
+
+class RefinerTask:
+    """Training of the compact refiner.
+
+    Args:
+        network: what is trained.
+        data: what it is shown.
+        held_out: pictures it is measured on.
+        losses: weights of the terms.
+    """
+
+    def __init__(
+        self,
+        network: CompactRefiner,
+        data: DamagedMasks,
+        held_out: Sequence[Pair],
+        losses: Losses,
+    ) -> None:
+        self.network, self.data, self.held_out, self.losses = network, data, held_out, losses
+        self.parts: Mapping[str, nn.Module] = {"refiner": network}
+        self.metadata: Mapping[str, str] = {"network": NETWORK, **network.settings()}
+
+    def objectives(self, batch: Batch) -> list[Objective]:
+        """One loss for all of it."""
+        image, mask, truth = (batch[name].float() / 255 for name in ("image", "mask", "truth"))
+        logits = self.network(image, mask)
+        return [Objective(refinement_loss(logits, truth, self.losses), ("refiner",))]
+
+    def validate(self, network: nn.Module) -> Validation | None:
+        """How much of the damage is gone, on average, and how often it grew."""
+        assert isinstance(network, CompactRefiner)
+        before: list[tuple[float, float]] = []
+        after: list[tuple[float, float]] = []
+        rows: list[Array] = []
+        for case in held_out_cases(self.held_out):
+            refined = refine(network, case.image, case.mask)
+            for measured, mask in ((before, case.mask), (after, refined)):
+                binary = to_binary(mask)
+                measured.append((iou(binary, case.truth), boundary_accuracy(binary, case.truth)))
+            if len(rows) < _SHOWN:
+                rows.append(_row(case, refined))
+        if not rows:
+            return None
+        (ious, edges), (new_ious, new_edges) = np.array(before).T, np.array(after).T
+        scores = {
+            "iou": float(new_ious.mean()),
+            "error_gone": float(1 - (1 - new_ious).sum() / (1 - ious).sum()),
+            "mba_gain": float((new_edges - edges).mean()),
+            "worse": float((new_ious < ious).mean()),
+        }
+        return Validation(scores, 1 - scores["error_gone"], np.vstack(rows))
+
+
+def _row(case: Case, refined: Array) -> Array:
+    """Picture, damaged mask, refined mask and truth side by side."""
+    tiles = [case.image, *(np.dstack([m] * 3) for m in (case.mask, refined, case.truth))]
+    small = [images.resize(tile, (_TILE, _TILE), Image.Resampling.BILINEAR) for tile in tiles]
+    return np.hstack(small)
