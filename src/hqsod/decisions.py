@@ -24,9 +24,8 @@ CORRECTED_FOLDER = "corrected-masks"
 FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
 REJECT, LATER = "reject", "later"
 
-# Where the folders of a built data set stand, the versions have these names.
-VERSION_NAMES = {"masks": "upscaled", "hq-masks": "refined"}
-IMAGES = "images"
+IMAGES, REFINED = "images", "hq-masks"  # folders of a built data set
+BUILT_NAMES = {"masks": "upscaled", REFINED: "refined"}  # what a person calls its masks
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions (
@@ -93,8 +92,9 @@ def digest_of(outputs: Mapping[str, File]) -> str:
 
 def versions(record: Record) -> dict[str, str]:
     """Name and file, within the data set, of each version; the one others were made from first."""
+    built = REFINED in record.outputs
     return {
-        VERSION_NAMES.get(layer, layer): file.path
+        BUILT_NAMES.get(layer, layer) if built else layer: file.path
         for layer, file in record.outputs.items()
         if layer != IMAGES
     }

@@ -172,7 +172,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, Address]:
-    """Bind to `host` and `port`; 0 takes a free port.
+    """Listen on `host` and `port`; 0 takes a free port.
 
     Raises:
         SettingsError: the address cannot be bound to.
@@ -182,6 +182,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, Address]:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # whoever comes before the server is up waits for it
     except OSError as error:
         listening.close()
         raise SettingsError(

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hqsod import __version__, images
 from hqsod.build.pair import IMAGES, MASKS, REFINED
 from hqsod.citations import CITATIONS
+from hqsod.decisions import FINAL_FOLDER, Decisions
 from hqsod.images import Array
 from hqsod.manifest import Manifest, Record
 
@@ -36,7 +37,8 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     built = [record for record in records if record.status == "built"]
     card, sheet = folder / "README.md", folder / SHEET
     recipes = [manifest.recipe(key) for key in sorted({record.recipe for record in built})]
-    images.write_bytes(card, _card(folder.resolve().name, records, recipes).encode())
+    sections = (_card(folder.resolve().name, records, recipes), _review(folder, built))
+    images.write_bytes(card, "\n".join(section for section in sections if section).encode())
     if built:
         images.write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
     return card, sheet
@@ -109,6 +111,28 @@ def _flagged(records: Sequence[Record]) -> str:
 def _rejected(records: Sequence[Record]) -> str:
     rows = [f"- `{r.stem}`: {r.notes}" for r in records if r.status == "rejected"]
     return "\n".join(["## Rejected pairs", "", *rows]) if rows else ""
+
+
+def _review(folder: Path, built: Sequence[Record]) -> str:
+    """What people decided; empty before the first decision."""
+    with Decisions.open(folder) as decisions:
+        latest = decisions.latest()
+    made = ((latest[record.stem], record) for record in built if record.stem in latest)
+    choices = Counter(
+        decision.choice or ""
+        for decision, record in made
+        if decision.is_final and decision.holds_for(record)
+    )
+    final = sum(1 for _ in (folder / FINAL_FOLDER).glob("*.png"))
+    if not choices and not final:
+        return ""
+    counts = ", ".join(f"{count} {choice}" for choice, count in sorted(choices.items()))
+    return (
+        f"## Review\n\n{choices.total()} of {len(built)} pairs decided by a person: "
+        f"{counts or 'none yet'}. `{FINAL_FOLDER}/` holds {final} masks that `hqsod apply` made of "
+        "the decisions: as decided; undecided ones refined, or upscaled where flagged; rejected "
+        "pairs left out.\n"
+    )
 
 
 def _contact_sheet(folder: Path, built: Sequence[Record]) -> Array:

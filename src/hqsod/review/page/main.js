@@ -203,7 +203,7 @@ async function saveNote() {
 async function startBrush() {
   if (stage.brush) return;
   const { pair } = viewer;
-  const base = stage.wipe < 0.5 ? stage.versionB : stage.versionA;
+  const base = stage.wipe > 0.5 ? stage.versionA : stage.versionB; // what most of the canvas shows
   try {
     stage.set({ brush: new Brush(await stage.layers.whole(base)) });
   } catch (error) {

@@ -1,0 +1,427 @@
+"""The review page's server: what it shows, what it takes, and whom it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hqsod import images
+from hqsod.decisions import Decisions, OvertakenError, chosen
+from hqsod.errors import InputError, OutputError, SettingsError
+from hqsod.manifest import Manifest
+from hqsod.review import tiles
+from hqsod.review.linked import link
+from tests.built import built, disc, many, photograph, record, write_pair
+
+pytest.importorskip("fastapi", reason="the review extra is not installed")
+testclient = pytest.importorskip("starlette.testclient", reason="needs an HTTP client to test with")
+
+from hqsod import server  # noqa: E402 (after the packages it needs were asked for)
+from hqsod.review.app import create_app  # noqa: E402
+
+LOCAL = server.Address("127.0.0.1", 8765, None)
+REMOTE = server.Address("0.0.0.0", 8765, "secret-token")
+
+
+def client(folder: Path, address: server.Address = LOCAL, largest: int = 10**7):
+    app = server.Guard(create_app(folder, "anna"), address, largest)
+    return testclient.TestClient(app, base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    return built(tmp_path / "set")
+
+
+def decide(page, stem: str, choice: str | None, after: int = 0, **more: str):
+    wish = {"choice": choice, "who": "anna", "after": after, **more}
+    return page.post(f"/api/pairs/{stem}/decision", json=wish)
+
+
+def stems(page, **query: object) -> list[str]:
+    return page.get("/api/pairs", params=query).json()["stems"]
+
+
+# ---- what is shown
+
+
+def test_the_most_doubtful_stand_first_and_are_counted(data_set: Path) -> None:
+    answer = client(data_set).get("/api/pairs").json()
+    assert answer["stems"] == [f"pair_{number:04d}" for number in range(6)]
+    assert answer["counts"] == {
+        **{"all": 6, "flagged": 2, "left": 6, "undecided": 6, "later": 0, "decided": 0},
+        "flagged_left": 2,
+    }
+
+
+def test_filters_agree_with_the_decisions(data_set: Path) -> None:
+    page = client(data_set)
+    decide(page, "pair_0000", "refined")
+    decide(page, "pair_0001", "later")
+    decide(page, "pair_0002", "reject")
+    decide(page, "pair_0002", None, after=1)
+    shown = {
+        state: [
+            stem[-1] for stem in page.get("/api/pairs", params={"state": state}).json()["stems"]
+        ]
+        for state in ("all", "flagged", "left", "undecided", "later", "decided")
+    }
+    assert shown == {
+        "all": list("012345"),
+        "flagged": list("01"),
+        "left": list("12345"),
+        "undecided": list("2345"),
+        "later": ["1"],
+        "decided": ["0"],
+    }
+
+
+def test_by_figure_and_by_stem(data_set: Path) -> None:
+    page = client(data_set)
+    by_figure = {"figure": "iou", "descending": True, "at_least": 0.4, "at_most": 0.85}
+    stems = page.get("/api/pairs", params=by_figure).json()["stems"]
+    assert stems == ["pair_0004", "pair_0003", "pair_0002", "pair_0001"]
+    assert page.get("/api/pairs", params={"search": "R_0005"}).json()["stems"] == ["pair_0005"]
+    assert page.get("/api/pairs", params={"figure": "x'\"; DROP"}).json()["stems"]  # no such figure
+
+
+def test_tiles_are_the_pictures_own_pixels(tmp_path: Path) -> None:
+    folder = built(tmp_path / "set", 1, size=700)
+    page = client(folder)
+    pair = page.get("/api/pairs/pair_0000").json()
+    assert list(pair["layers"]) == ["picture", "upscaled", "refined"]
+    whole = np.zeros((700, 700, 3), np.uint8)
+    for row, column in np.ndindex(2, 2):
+        path = f"/tiles/pair_0000/picture/{pair['layers']['picture']}/0-{row}-{column}.png"
+        part = images.read_image(_file(tmp_path, page.get(path).content))
+        whole[row * 512 : row * 512 + part.shape[0], column * 512 : column * 512 + 512] = part
+    np.testing.assert_array_equal(whole, images.read_image(folder / "images/pair_0000.png"))
+    assert page.get(f"/tiles/pair_0000/picture/{pair['layers']['picture']}/1-0-0.png").is_success
+    assert page.get(f"/tiles/pair_0000/picture/{pair['layers']['picture']}/2-0-0.png").is_error
+    assert page.get("/tiles/pair_0000/picture/0000000000000000/0-0-0.png").is_error
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / "answer.png"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_tile_is_made_once(tmp_path: Path) -> None:
+    cache = tiles.Cache(tmp_path / "cache")
+    calls = []
+
+    def make() -> dict[str, bytes]:
+        calls.append(1)
+        return {"a-0": b"0", "a-1": b"1"}
+
+    assert [cache.get("a", name, make) for name in ("a-0", "a-1", "a-0")] == [b"0", b"1", b"0"]
+    assert len(calls) == 1
+
+
+def test_the_cache_stays_within_its_limit(tmp_path: Path) -> None:
+    cache = tiles.Cache(tmp_path / "cache", limit=1000)
+    for number in range(30):
+        cache.get(f"{number}", f"{number}", lambda: {f"{number}": bytes(100)})  # noqa: B023 (called at once)
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 1000
+    assert (tmp_path / "cache" / "29").is_file()
+
+
+def test_a_missing_file_costs_only_its_pair(data_set: Path) -> None:
+    (data_set / "images" / "pair_0001.png").unlink()
+    page = client(data_set)
+    cards = page.get("/api/cards", params={"stem": ["pair_0000", "pair_0001"]}).json()
+    assert [card["thumbnail"] is None for card in cards] == [False, True]
+    answer = page.get("/api/pairs/pair_0001")
+    assert answer.status_code == 404
+    assert "no such file" in answer.json()["error"]
+
+
+def test_ten_thousand_records_are_listed_without_growing(tmp_path: Path) -> None:
+    page = client(many(tmp_path / "set", 10_000))
+    stems = page.get("/api/pairs").json()["stems"]
+    assert len(stems) == 10_020
+    assert len(page.get("/api/cards", params={"stem": stems[:60]}).json()) == 60
+    assert page.get("/api/cards", params={"stem": stems[:500]}).status_code == 422
+
+
+# ---- what is decided
+
+
+def test_a_decision_is_kept_with_who_when_and_why(data_set: Path) -> None:
+    decide(client(data_set), "pair_0001", "reject", note="two objects")
+    again = client(data_set).get("/api/pairs/pair_0001").json()  # another server
+    (entry,) = again["history"]
+    assert (entry["who"], entry["choice"], entry["note"]) == ("anna", "reject", "two objects")
+    assert entry["made"].endswith("+00:00")
+    assert again["counts_as"] is None
+
+
+def test_of_two_windows_the_later_is_told(data_set: Path) -> None:
+    page = client(data_set)
+    assert decide(page, "pair_0000", "refined").is_success
+    answer = decide(page, "pair_0000", "upscaled")
+    assert answer.status_code == 409
+    assert "anna decided on it meanwhile (refined)" in answer.json()["error"]
+    assert page.get("/api/pairs/pair_0000").json()["choice"] == "refined"
+
+
+def test_of_two_processes_the_later_is_told(data_set: Path) -> None:
+    with Manifest.open(data_set) as manifest:
+        pair = manifest.latest()["pair_0000"]
+    with Decisions.open(data_set) as first, Decisions.open(data_set) as second:
+        first.add(pair, "anna", "refined", "", 0)
+        with pytest.raises(OvertakenError, match="anna decided on it meanwhile"):
+            second.add(pair, "bert", "upscaled", "", 0, first=lambda: pytest.fail("came first"))
+        second.add(pair, "bert", "upscaled", "", 1)
+        assert [row.who for row in first.history("pair_0000")] == ["bert", "anna"]
+
+
+@pytest.mark.parametrize("choice", ["picture", "corrected", "nonsense"])
+def test_only_what_exists_can_be_chosen(data_set: Path, choice: str) -> None:
+    assert decide(client(data_set), "pair_0000", choice).status_code == 404
+
+
+def test_a_pair_built_to_other_masks_is_undecided_again(data_set: Path) -> None:
+    page = client(data_set)
+    decide(page, "pair_0001", "reject")
+    with Manifest.open(data_set) as manifest:
+        old = manifest.latest()["pair_0001"]
+        manifest.append(old)  # built again to the same masks
+        assert page.get("/api/pairs").json()["counts"]["decided"] == 1
+        manifest.append(record("pair_0001", write_pair(data_set, "pair_0001", shift=0.2), 0.9))
+    again = page.get("/api/pairs/pair_0001").json()
+    assert (again["choice"], again["rebuilt"], again["counts_as"]) == (None, True, "refined")
+    assert page.get("/api/pairs").json()["counts"]["decided"] == 0
+
+
+def test_a_correction_is_a_version_of_its_own(data_set: Path) -> None:
+    page = client(data_set)
+    before = (data_set / "hq-masks/pair_0002.png").read_bytes()
+    painted = disc(96, 0.1)
+    answer = correct(page, "pair_0002", painted)
+    assert answer.json()["card"]["choice"] == "corrected"
+    kept = images.read_mask(data_set / "corrected-masks/pair_0002.png")
+    np.testing.assert_array_equal(kept, painted)
+    assert (data_set / "hq-masks/pair_0002.png").read_bytes() == before
+    assert "corrected" in page.get("/api/pairs/pair_0002").json()["layers"]
+    assert correct(page, "pair_0002", disc(96, 0.2)).status_code == 409
+    kept = images.read_mask(data_set / "corrected-masks/pair_0002.png")
+    np.testing.assert_array_equal(kept, painted)
+
+
+def correct(page, stem: str, mask: np.ndarray, after: int = 0):
+    return page.post(
+        f"/api/pairs/{stem}/correction",
+        params={"who": "anna", "after": after},
+        content=images.encode_png(mask),
+        headers={"Content-Type": "image/png"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(disc(50, 0.2), "a correction of"), (photograph(96), "a mask in colours")],
+)
+def test_a_correction_that_does_not_fit_is_refused(
+    data_set: Path, mask: np.ndarray, words: str
+) -> None:
+    answer = correct(client(data_set), "pair_0002", mask)
+    assert answer.status_code == 404
+    assert words in answer.json()["error"]
+    assert not (data_set / "corrected-masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("choice", "flagged", "counts"),
+    [
+        (None, False, "refined"),
+        (None, True, "upscaled"),
+        ("later", True, "upscaled"),
+        ("refined", True, "refined"),
+        ("upscaled", False, "upscaled"),
+        ("reject", False, None),
+        ("corrected", True, "corrected"),
+    ],
+)
+def test_which_version_counts(
+    data_set: Path, choice: str | None, flagged: bool, counts: str | None
+) -> None:
+    with Manifest.open(data_set) as manifest, Decisions.open(data_set) as decisions:
+        pair = manifest.latest()["pair_0000" if flagged else "pair_0005"]
+        decision = decisions.add(pair, "anna", choice, "", 0)
+    assert chosen(pair, decision) == counts
+
+
+# ---- who is let in
+
+
+def test_nothing_changes_by_get(data_set: Path) -> None:
+    page = client(data_set)
+    for path in ("decision", "correction"):
+        assert page.get(f"/api/pairs/pair_0000/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../app.py",
+        "/%2e%2e/app.py",
+        "/..%2f..%2fserver.py",
+        "/tiles/..%2f..%2fetc/picture/0/0-0-0.png",
+    ],
+)
+def test_only_files_of_the_data_set_are_reachable(data_set: Path, path: str) -> None:
+    assert client(data_set).get(path).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "images/../../secret.png"])
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> None:
+    images.write_png(tmp_path / "secret.png", disc(96, 0.3))
+    with pytest.raises(InputError, match="outside of the data set"):
+        tiles.locate(tmp_path / "set", name)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.com", ""])
+def test_another_name_for_this_machine_is_refused(data_set: Path, host: str) -> None:
+    assert client(data_set).get("/api/set", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1:9999", "[::1]:8765"])
+def test_its_own_names_are_let_in(data_set: Path, host: str) -> None:
+    assert client(data_set).get("/api/set", headers={"Host": host}).is_success
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil"}],
+)
+def test_other_sites_cannot_ask_for_anything(data_set: Path, headers: dict[str, str]) -> None:
+    page = client(data_set)
+    wish = {"choice": "reject", "who": "evil", "after": 0}
+    path = "/api/pairs/pair_0000/decision"
+    assert page.post(path, json=wish, headers=headers).status_code == 403
+    assert page.get("/api/set", headers=headers).status_code == 403
+    own = {"Origin": "http://127.0.0.1:8765", "Sec-Fetch-Site": "same-origin"}
+    assert page.post(path, json=wish, headers=own).is_success
+
+
+def test_elsewhere_a_token_is_asked_for(data_set: Path) -> None:
+    page = client(data_set, REMOTE)
+    assert page.get("/api/set").status_code == 401
+    assert page.get("/?token=wrong").status_code == 401
+    assert page.post("/api/pairs/pair_0000/decision?token=secret-token").status_code == 401
+    first = page.get("/?token=secret-token", follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, "/")
+    assert "HttpOnly" in first.headers["set-cookie"]
+    assert "SameSite=strict" in first.headers["set-cookie"]
+    page.get("/?token=secret-token")
+    assert page.get("/api/set").is_success
+
+
+def test_a_token_comes_with_every_address_but_loopback() -> None:
+    for host, asked in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)):
+        listening, address = server.listen(host, 0)
+        listening.close()
+        assert (address.token is not None) == asked
+        assert ("token=" in address.url) == asked
+
+
+def test_a_port_in_use_is_said() -> None:
+    listening, address = server.listen("127.0.0.1", 0)
+    with pytest.raises(SettingsError, match="choose another with --port"):
+        server.listen("127.0.0.1", address.port)
+    listening.close()
+
+
+def test_bodies_are_bounded(data_set: Path) -> None:
+    page = client(data_set, largest=1000)
+    assert decide(page, "pair_0000", "refined", note="x" * 1500).status_code == 413
+
+    def parts():
+        for _ in range(5):
+            yield bytes(900)
+
+    path = "/api/pairs/pair_0000/correction?who=anna&after=0"
+    assert page.post(path, content=parts(), headers={"Content-Type": "image/png"}).is_error
+    assert not (data_set / "corrected-masks").exists()
+
+
+def test_every_answer_says_what_the_page_may_load(data_set: Path) -> None:
+    page = client(data_set)
+    for path in ("/", "/main.js", "/api/set", "/nothing-here"):
+        policy = page.get(path).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+    for name in ("index.html", "page.css", "main.js"):
+        assert "http" not in page.get(f"/{name}").text.replace("http://www.w3.org/", "")
+
+
+def test_neither_the_command_nor_the_server_imports_torch() -> None:
+    code = (
+        "import sys, hqsod.cli, hqsod.server, hqsod.review.app, hqsod.review.linked;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- any folders of pictures and masks
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Callable[..., Path]:
+    for number in range(3):
+        images.write_png(tmp_path / "photos" / f"p{number}.png", photograph(80))
+        images.write_png(tmp_path / "gt" / f"p{number}.png", disc(80, 0.3))
+        images.write_png(tmp_path / "sam" / f"p{number}.png", disc(80, 0.25))
+    images.write_png(tmp_path / "gt" / "p2.png", disc(50, 0.3))  # of another size
+
+    def linked(**candidates: Path) -> Path:
+        link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", candidates)
+        return tmp_path / "review"
+
+    return linked
+
+
+def test_folders_become_a_data_set(folders: Callable[..., Path], tmp_path: Path) -> None:
+    page = client(folders(sam=tmp_path / "sam"))
+    answer = page.get("/api/pairs").json()
+    assert sorted(answer["stems"]) == ["p0", "p1"]
+    pair = page.get("/api/pairs/p0").json()
+    assert list(pair["layers"]) == ["picture", "masks", "sam"]
+    assert pair["score"] is not None
+    assert decide(page, "p0", "sam").json()["card"]["counts_as"] == "sam"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gt", "photos", "review", "sam"]
+
+
+def test_linking_again_judges_only_what_changed(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = folders()
+    with Manifest.open(folder) as manifest:
+        assert len(manifest.latest()) == 3
+        before = manifest._connection.execute("SELECT count(*) FROM records").fetchone()[0]
+    images.write_png(tmp_path / "gt" / "p1.png", disc(80, 0.2))
+    folders()
+    with Manifest.open(folder) as manifest:
+        after = manifest._connection.execute("SELECT count(*) FROM records").fetchone()[0]
+    assert after - before == 2  # p1, and p2 that still does not fit
+
+
+def test_links_never_take_the_place_of_something_else(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders()
+    with pytest.raises(OutputError, match="stands for"):
+        link(tmp_path / "review", tmp_path / "sam", tmp_path / "gt", {})
+    with pytest.raises(InputError, match="a new name"):
+        link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"../x": tmp_path / "sam"})
+    with pytest.raises(InputError, match="a new name"):
+        link(
+            tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"reject": tmp_path / "sam"}
+        )
