@@ -1,0 +1,142 @@
+"""Training the refiner: what it is shown, what it is told, how it is scored, and the job whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hqsod import weights
+from hqsod.datasets import find_pairs
+from hqsod.errors import InputError
+from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
+from hqsod.training.job import Plan, train
+from hqsod.training.perturbation import iou
+from hqsod.training.recipes import read_recipe
+from hqsod.training.refiner import (
+    TARGET,
+    Damage,
+    DamagedMasks,
+    Losses,
+    RefinerRecipe,
+    RefinerTask,
+    held_out_cases,
+    refinement_loss,
+)
+from hqsod.training.task import Sources
+
+from .conftest import save
+
+SHORT = [
+    "widths=[8, 12, 16]",
+    "holdout=0.3",
+    "damage.crop=64",
+    "loop.steps=60",
+    "loop.batch=4",
+    "loop.rates.refiner=1e-2",
+    "loop.optimizer.warmup=5",
+    "loop.optimizer.average=0.9",
+    "loop.pace.validation=60",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve easy pairs: a bright ellipse on dark noise."""
+    random = np.random.default_rng(0)
+    for number in range(12):
+        truth = np.zeros((96, 112), np.uint8)
+        centre, axes = random.integers(40, 60, 2).tolist(), random.integers(14, 34, 2).tolist()
+        cv2.ellipse(truth, centre, axes, float(random.uniform(0, 180)), 0, 360, 255, -1)
+        image = random.integers(0, 90, (96, 112, 3)) + 120 * (truth[..., None] > 0)
+        save(tmp_path / "data" / "images" / f"{number}.png", image.astype(np.uint8))
+        save(tmp_path / "data" / "masks" / f"{number}.png", truth)
+    return tmp_path / "data"
+
+
+def test_crops_are_damaged_square_and_follow_from_the_seed(folder: Path) -> None:
+    data = DamagedMasks(find_pairs(folder), Damage(crop=64, intact=0))
+    wrong = []
+    for index in range(len(data)):
+        sample, again = (data.sample(index, np.random.default_rng(7)) for _ in range(2))
+        assert {n: x.shape for n, x in sample.items()} == {
+            "image": (64, 64, 3),
+            "mask": (64, 64, 1),
+            "truth": (64, 64, 1),
+        }
+        assert all(np.array_equal(sample[name], again[name]) for name in sample)
+        assert set(np.unique(sample["truth"])) <= {0, 255}
+        wrong.append(np.mean((sample["mask"] > 127) != (sample["truth"] > 127)))
+    assert 0.01 < np.mean(wrong) < 0.5
+
+
+def test_picture_and_masks_stay_on_each_other(folder: Path) -> None:
+    """However it is cropped, resized and flipped, the object stays the bright part."""
+    data = DamagedMasks(find_pairs(folder), Damage(crop=64, colour=0, degraded=0))
+    for index in range(len(data)):
+        sample = data.sample(index, np.random.default_rng(index))
+        bright = sample["image"].mean(-1) > 105
+        inside = cv2.erode(sample["truth"][..., 0], np.ones((5, 5), np.uint8)) > 0
+        outside = cv2.dilate(sample["truth"][..., 0], np.ones((5, 5), np.uint8)) == 0
+        assert bright[inside].mean() > 0.95
+        assert bright[outside].mean() < 0.05
+
+
+def test_held_out_masks_are_damaged_as_far_as_asked(folder: Path) -> None:
+    pairs = find_pairs(folder)
+    damaged, again = list(held_out_cases(pairs)), list(held_out_cases(pairs[::-1]))[::-1]
+    for case, same, intact in zip(damaged, again, held_out_cases(pairs, intact=True), strict=True):
+        assert TARGET[0] - 0.011 <= iou(case.mask, case.truth) <= TARGET[1]
+        assert np.array_equal(case.mask, same.mask)
+        assert iou(intact.mask, case.truth) > TARGET[1]
+
+
+def test_the_loss_is_least_for_the_truth() -> None:
+    torch.manual_seed(0)
+    truth = (torch.rand(3, 1, 16, 16) > 0.5).float()
+    sure, unsure, wrong = (
+        refinement_loss(scale * (2 * truth - 1), truth, Losses()) for scale in (20.0, 0.5, -20.0)
+    )
+    for name in sure:
+        assert sure[name] < unsure[name] < wrong[name]
+        assert sure[name] == pytest.approx(0, abs=1e-6)
+
+
+def test_untrained_it_changes_nothing(folder: Path) -> None:
+    pairs = find_pairs(folder)
+    task = RefinerTask(CompactRefiner((8, 12, 16)), DamagedMasks(pairs, Damage()), pairs, Losses())
+    validation = task.validate(task.network.eval())
+    assert validation is not None
+    assert validation.scores["error_gone"] == 0
+    assert validation.scores["worse"] == 0
+    assert validation.picture.shape == (8 * 200, 4 * 200, 3)
+
+
+def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
+    """The recipe, made short: what it wrote mends masks of pictures it has not seen."""
+    (folder / "images" / "broken.png").write_bytes(b"\x89PNG")
+    (folder / "masks" / "broken.png").write_bytes((folder / "masks" / "0.png").read_bytes())
+    recipe = read_recipe("refiner", SHORT)
+    assert isinstance(recipe, RefinerRecipe)
+    plan = Plan(data=folder, recipe=recipe, device="cpu", precision="float32")
+    outcome = train(plan, tmp_path / "run")
+    assert set(outcome.rejected) == {"broken"}
+    network = build_compact_refiner(*weights.load_with_metadata(outcome.weights))
+    task, _ = recipe.prepare(Sources(folder))
+    validation = task.validate(network)
+    assert validation is not None
+    assert validation.scores["error_gone"] > 0.2
+    assert validation.scores["worse"] < 0.3
+
+
+def test_a_folder_without_usable_pairs_is_refused(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "a.png").write_bytes(b"\x89PNG")
+    recipe = read_recipe("refiner")
+    assert isinstance(recipe, RefinerRecipe)
+    with pytest.raises(InputError, match="no pair can be used"):
+        recipe.prepare(Sources(tmp_path))
