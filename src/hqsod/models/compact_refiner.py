@@ -181,7 +181,7 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     Args:
         network: in eval mode.
         image: (H, W, 3) uint8 RGB.
-        mask: (H, W) uint8.
+        mask: (H, W) uint8, object above 127.
 
     Returns:
         (H, W) uint8.
@@ -189,10 +189,9 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     height, width = mask.shape
     border = (0, -width % network.stride, 0, -height % network.stride)
     device = next(network.parameters()).device
-    layers = (
-        F.pad(torch.from_numpy(layer).to(device).permute(2, 0, 1)[None].float() / 255, border)
-        for layer in (image, mask[..., None])
-    )
+    picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None] / 255
+    binary = torch.from_numpy(mask > 127).to(device)[None, None].float()
+    layers = (F.pad(layer, border) for layer in (picture, binary))
     with torch.inference_mode():
         saliency = network(*layers).sigmoid()[0, 0, :height, :width]
         return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())

@@ -59,7 +59,7 @@ class Damage(BaseModel):
 
     crop: int = Field(default=128, ge=32)
     factors: tuple[int, ...] = (1, 2, 4, 4, 4, 4)
-    intact: Share = 0.2
+    intact: Share = 0.25
     iou: tuple[Share, Share] = (0.75, 1.0)
     zoom: tuple[float, float] = (0.5, 1.2)
     colour: float = Field(default=0.25, ge=0, lt=1)
@@ -164,7 +164,8 @@ class DamagedMasks:
         if random.random() < 0.5:
             image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
         image = self._worn(recolour(image, self.damage.colour, random), random)
-        return {"image": image, "mask": mask[..., None], "truth": to_binary(truth)[..., None]}
+        mask, truth = to_binary(mask), to_binary(truth)  # the zoom left grey edges
+        return {"image": image, "mask": mask[..., None], "truth": truth[..., None]}
 
     def _damaged(self, truth: Array, random: np.random.Generator) -> Array:
         method = REDUCTIONS[random.integers(len(REDUCTIONS))]
