@@ -12,6 +12,7 @@ superpixel.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -195,5 +196,9 @@ def rectification_loss(logits: Tensor, error: Tensor, targets: Targets) -> dict[
     with torch.autocast(logits.device.type, enabled=False):
         mistake = targets.mask.float() - logits.detach().float().sigmoid()
         given, wanted = (error.float().tanh() + 1) / 2, (mistake + 1) / 2
-        error_term = F.binary_cross_entropy(given, wanted, reduction="none").mean((0, 2, 3))
+        # PyTorch refuses NaN here, on a GPU for good; whoever looks at the loss shall see it.
+        broken = given.isnan() | wanted.isnan()
+        given, wanted = given.masked_fill(broken, 0.5), wanted.masked_fill(broken, 0.5)
+        term = F.binary_cross_entropy(given, wanted, reduction="none")
+        error_term = term.masked_fill(broken, math.nan).mean((0, 2, 3))
     return {"rectification": bce(logits, targets.mask), "error": error_term}

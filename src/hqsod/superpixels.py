@@ -6,6 +6,7 @@ gives close to the number asked for.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from hqsod.errors import InputError
 from hqsod.images import MAX_PIXELS, Array
 
 Labels = NDArray[np.int16]
+
+# What SciPy lets through for files that are damaged or no MATLAB files at all.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
 
 
 def slic_superpixels(image: Array, count: int) -> Labels:
@@ -43,6 +47,7 @@ def read_superpixels(path: Path) -> Labels:
         InputError: missing, damaged, without `sp`, or not a map of at most 32,767 labels.
     """
     from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
 
     try:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
@@ -50,7 +55,7 @@ def read_superpixels(path: Path) -> Labels:
         if len(shape) != 2 or np.prod(shape) > MAX_PIXELS:
             raise InputError(f"{path}: arrays {shapes}", "an array sp of (height, width)")
         labels = loadmat(path, variable_names=["sp"])["sp"]
-    except (OSError, ValueError, TypeError, NotImplementedError, EOFError) as error:
+    except (*_UNREADABLE, MatReadError) as error:
         raise InputError(f"{path}: {error}", "a MATLAB file up to version 7") from error
     found, numbered = np.unique(labels, return_inverse=True)
     if len(found) > np.iinfo(np.int16).max:

@@ -1,0 +1,60 @@
+"""What tests of training share: a tiny recipe, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SETTINGS = {
+    "network.backbone": '"light"',
+    "network.width": "8",
+    "data.size": "64",
+    "data.superpixels": "20",
+    "data.holdout": "0.3",
+    "optimizer.warmup": "2",
+    "pace.log": "1",
+    "pace.checkpoint": "2",
+    "pace.validation": "3",
+    **{
+        f"stage{n}.{key}": value
+        for n in (1, 2, 3)
+        for key, value in (("steps", "6"), ("batch", "2"))
+    },
+}
+CHANGES = [f"{key}={value}" for key, value in SETTINGS.items()]
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    changes = [part for change in CHANGES for part in ("--set", change)]
+    arguments = ["train", str(data), "--out", str(out), "--recipe", "quick", *changes, *more]
+    return [sys.executable, "-m", "hqsod", *arguments, "--device", "cpu"]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "HQSOD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def finish(line: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, env=environment(cache), capture_output=True, text=True, check=False)
+
+
+def kill_when(line: list[str], cache: Path, appeared: Path) -> None:
+    """Start the command and end it with SIGKILL as soon as a file has appeared."""
+    with subprocess.Popen(
+        line, env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while not appeared.exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """The lines of a log without how long they took."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
