@@ -17,6 +17,7 @@ from hqsod.models.swinir import COMPUTED, ROWS_AT_ONCE, SwinIR, SwinIRConfig, bu
 from .golden import deterministic, inputs
 
 GOLDEN = Path(__file__).parent / "golden"
+TABLE = "residual_group.blocks.0.attn.relative_position_bias_table"
 SMALL = SwinIRConfig(embed=16, depths=(2, 3), heads=(2, 4), window=4, mlp_hidden=24, features=8)
 
 
@@ -81,7 +82,7 @@ def test_official_names_and_sizes() -> None:
     assert network.config == SwinIRConfig(240, (6,) * 9, (8,) * 9, 8, 480, 3, 64, 2)
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "other", "empty"])
+@pytest.mark.parametrize("change", ["missing", "extra", "other", "empty", "gap", "heads", "flat"])
 def test_other_weights_are_refused(change: str) -> None:
     state = small().state_dict()
     if change == "missing":
@@ -90,6 +91,14 @@ def test_other_weights_are_refused(change: str) -> None:
         state["absolute_pos_embed"] = torch.zeros(1, 4, 16)
     elif change == "other":
         state["upsample.0.weight"] = state.pop("conv_hr.weight")
+    elif change == "gap":
+        state = {
+            name.replace("layers.1", "layers.9999999999"): value for name, value in state.items()
+        }
+    elif change == "heads":
+        state[f"layers.0.{TABLE}"] = torch.zeros(49, 3)
+    elif change == "flat":
+        state["conv_first.weight"] = torch.tensor(0.0)
     else:
         state = {}
     with pytest.raises(WeightsError, match="nearest\\+conv"):
@@ -132,7 +141,34 @@ def test_every_parameter_learns_and_new_weights_are_used() -> None:
         assert not torch.equal(network(image), before)
 
 
+@torch.inference_mode()
+def test_position_biases_follow_the_weights() -> None:
+    network, image = small(), torch.rand(1, 3, 8, 8)
+    results = [network(image)]
+    for scale in (2, 3):  # assigned tensors may lie where the last ones lay
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        state[f"layers.0.{TABLE}"] *= scale
+        network.load_state_dict(state, assign=True)
+        results.append(network(image))
+        torch.testing.assert_close(results[-1], build_swinir(state)(image))
+    assert not torch.equal(results[0], results[1])
+
+
+@torch.inference_mode()
+def test_bfloat16_is_within_two_levels_of_float32() -> None:
+    network, image = small(), chelsea(slice(40, 120), slice(100, 180))
+    exact = network(image)
+    network.set_precision(torch.bfloat16)
+    rounded = network(image)
+    assert network.conv_last.weight.dtype == rounded.dtype == torch.float32
+    assert network.conv_hr.weight.dtype == torch.bfloat16
+    # Random weights give another contrast than a photograph's, which is about a quarter.
+    levels = (rounded - exact).abs() * 0.25 / exact.std() * 255
+    assert (levels <= 2).float().mean() >= 0.99
+    assert levels.max() > 0
+
+
 def test_gradient_equals_finite_differences() -> None:
-    network = small(SwinIRConfig(4, (2,), (2,), 4, 6, 3, 2, 1)).double()
-    features = torch.rand(1, 8, 8, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(network.layers[0], (features,))
+    group = small(SwinIRConfig(4, (2,), (2,), 2, 6, 3, 2, 1)).double().layers[0]
+    features = torch.rand(1, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(group, (features,))

@@ -5,14 +5,16 @@ Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV Workshops
 names of the weights. It computes what the published network computes, but differs in the way:
 
 - Within a group, tokens stay in window order (see `windows`).
-- Blocks take a few windows at a time and the upsampler a few rows, so that what they work on fits
-  the cache and the memory needed hardly grows with the picture.
-- In bfloat16 the residual stream, the normalisations and the last convolution stay float32.
+- On a CPU, blocks take a few windows at a time, and everywhere the upsampler takes a few rows, so
+  that what they work on stays small: SwinIR-L needs 6.5 kB of memory for each input pixel.
+- In bfloat16 the residual stream, the normalisations and the convolutions that touch the picture
+  stay float32.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +28,7 @@ from hqsod.models.windows import layout, relative_positions, shift_masks
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, subtracted from the input and added to the output
 COMPUTED = ("relative_position_index", "attn_mask")  # in official files, but computed here
 BLOCK = re.compile(r"layers\.(\d+)\.residual_group\.blocks\.\d+\.norm1\.weight$")  # per block
+LARGEST_WINDOW = 32  # a checkpoint's window decides how much memory its masks take
 WINDOWS_AT_ONCE = {"cpu": 32}  # the CPU's cache holds these; other devices take all at once
 ROWS_AT_ONCE = 64  # of the small picture, in the upsampler
 HALO = 3  # rows of the small picture on which the upsampler's result for a row depends (2.5)
@@ -44,6 +47,9 @@ class SwinIRConfig:
         closing: convolutions that close a residual group, 1 (`1conv`) or 3 (`3conv`).
         features: channels of the upsampler.
         doublings: how often the upsampler doubles the sides; the scale is 2 to this power.
+
+    Raises:
+        ValueError: sizes that contradict each other.
     """
 
     embed: int
@@ -54,6 +60,12 @@ class SwinIRConfig:
     closing: int = 1
     features: int = 64
     doublings: int = 2
+
+    def __post_init__(self) -> None:
+        if any(heads < 1 or self.embed % heads for heads in self.heads):
+            raise ValueError(f"{self.embed} channels for {self.heads} attention heads")
+        if not 1 < self.window <= LARGEST_WINDOW:
+            raise ValueError(f"a window of {self.window}, expected 2 to {LARGEST_WINDOW}")
 
     @property
     def scale(self) -> int:
@@ -79,7 +91,9 @@ class SwinIR(nn.Module):
         )
         self.norm = nn.LayerNorm(embed)
         self.conv_after_body = _closing(config)
-        self.conv_before_upsample = nn.Sequential(_conv(embed, features), nn.LeakyReLU(0.01))
+        self.conv_before_upsample = nn.Sequential(
+            _conv(embed, features), nn.LeakyReLU(0.01, inplace=True)
+        )
         for doubling in range(config.doublings):
             self.add_module(f"conv_up{doubling + 1}", _conv(features, features))
         self.conv_hr = _conv(features, features)
@@ -91,9 +105,13 @@ class SwinIR(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
 
     def set_precision(self, dtype: torch.dtype) -> None:
-        """Let matrix products and convolutions compute in `dtype`; converts their weights."""
+        """Let products and convolutions compute in `dtype`, all but the first and last.
+
+        Their weights are converted here, once. The rest of the network stays float32.
+        """
+        touching_the_picture = (self.conv_first, self.conv_last)
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)) and module is not self.conv_last:
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module not in touching_the_picture:
                 module.to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -132,8 +150,9 @@ class SwinIR(nn.Module):
         x = self.conv_before_upsample(x.to(self.conv_hr.weight.dtype))
         for doubling in range(self.config.doublings):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = F.leaky_relu(self.get_submodule(f"conv_up{doubling + 1}")(x), 0.2)
-        x = F.leaky_relu(self.conv_hr(x), 0.2)
+            x = self.get_submodule(f"conv_up{doubling + 1}")(x)
+            x = F.leaky_relu(x, 0.2, inplace=True)
+        x = F.leaky_relu(self.conv_hr(x), 0.2, inplace=True)
         pixels: Tensor = self.conv_last(x.to(self.conv_last.weight.dtype))
         return pixels
 
@@ -217,7 +236,7 @@ class WindowAttention(nn.Module):
         masks = shift_masks(config.window)[: None if shifted else 1]
         self.register_buffer("relative_position_index", index, persistent=False)
         self.register_buffer("masks", masks, persistent=False)
-        self._kept: tuple[tuple[object, ...], Tensor] | None = None
+        self._kept: tuple[tuple[object, ...], Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend within (N, L, C) windows; `bias` is (heads, L, L)."""
@@ -238,7 +257,8 @@ class WindowAttention(nn.Module):
         state = (table.data_ptr(), version, table.device, dtype)
         if self._kept is None or self._kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = state, self._biases(dtype)
+                # With the table kept too, no other can come to lie at its address.
+                self._kept = state, self._biases(dtype), table.detach()
         return self._kept[1]
 
     def _biases(self, dtype: torch.dtype) -> Tensor:
@@ -289,7 +309,7 @@ def build_swinir(state: Mapping[str, Tensor]) -> SwinIR:
     try:
         network = SwinIR(_read_config({name: tuple(value.shape) for name, value in state.items()}))
         network.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (LookupError, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"weights that do not fit ({' '.join(str(error).split())[:200]})",
             "a real-world SwinIR under its official names, upsampler nearest+conv",
@@ -299,15 +319,13 @@ def build_swinir(state: Mapping[str, Tensor]) -> SwinIR:
 
 
 def _read_config(shapes: Mapping[str, tuple[int, ...]]) -> SwinIRConfig:
-    blocks = [match for name in shapes if (match := BLOCK.match(name))]
-    depths = [0] * (1 + max((int(match[1]) for match in blocks), default=0))
-    for match in blocks:
-        depths[int(match[1])] += 1
+    blocks = Counter(int(match[1]) for name in shapes if (match := BLOCK.match(name)))
+    groups = range(len(blocks))
     table = "layers.{}.residual_group.blocks.0.attn.relative_position_bias_table"
     return SwinIRConfig(
         embed=shapes["conv_first.weight"][0],
-        depths=tuple(depths),
-        heads=tuple(shapes[table.format(group)][1] for group in range(len(depths))),
+        depths=tuple(blocks[group] for group in groups),
+        heads=tuple(shapes[table.format(group)][1] for group in groups),
         window=(round(shapes[table.format(0)][0] ** 0.5) + 1) // 2,
         mlp_hidden=shapes["layers.0.residual_group.blocks.0.mlp.fc1.weight"][0],
         closing=3 if "conv_after_body.0.weight" in shapes else 1,
