@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import hqsod
 from hqsod import inference, weights
 from hqsod.cli import app
-from hqsod.cutout import cut_out, overlay
+from hqsod.cutout import OPACITY, cut_out, overlay
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import ORIENTATION, find_images, read_mask
 from hqsod.predict import Predictor
@@ -301,12 +301,12 @@ def test_hqsod_itself_needs_no_torch():
 
 
 def blurred_edge() -> tuple[np.ndarray, np.ndarray]:
-    """A red object that fades into blue, and how much of each pixel is its own."""
-    share = np.clip(np.linspace(3, -2, 60), 0, 1)[None].repeat(40, 0)
-    levels = np.round(share * 255).astype(np.uint8)
+    """A red object that fades into blue, and its saliency map."""
+    saliency = np.clip(np.linspace(3, -2, 60), 0, 1)[None].repeat(40, 0)
+    levels = np.round(saliency * 255).astype(np.uint8)
     red, blue = np.array([230, 30, 20]), np.array([10, 20, 240])
-    alpha = levels[..., None] / 255
-    return np.round(alpha * red + (1 - alpha) * blue).astype(np.uint8), levels
+    share = OPACITY[levels][..., None] / 255
+    return np.round(share * red + (1 - share) * blue).astype(np.uint8), levels
 
 
 @pytest.mark.slow
@@ -315,18 +315,20 @@ def test_a_cut_out_has_its_own_colours_at_the_edge():
     with ThreadPoolExecutor(4) as pool:  # numba's threads must not meet
         first, *others = pool.map(lambda _: cut_out(image, levels), range(8))
     assert first.shape == (40, 60, 4)
-    np.testing.assert_array_equal(first[..., 3], levels)
+    wanted = np.clip((levels / 255 - 0.1) / 0.8, 0, 1) * 255
+    np.testing.assert_allclose(first[..., 3], wanted, atol=0.51)
     edge = (levels > 60) & (levels < 200)
     assert edge.any()
     assert image[edge][:, 2].mean() > 100
     assert first[edge][:, 2].mean() < 45
-    assert (first[levels == 0] == 0).all()
+    assert (first[levels < 25] == 0).all()
     for other in others:
         np.testing.assert_array_equal(other, first)
     for shape in ((1, 1), (1, 40), (40, 1)):
-        for level in (0, 128, 255):
-            result = cut_out(np.full((*shape, 3), 90, np.uint8), np.full(shape, level, np.uint8))
-            assert (result == [*([90] * 3 if level else [0] * 3), level]).all()
+        grey = np.full((*shape, 3), 90, np.uint8)
+        assert (cut_out(grey, np.full(shape, 255, np.uint8)) == [90, 90, 90, 255]).all()
+        assert (cut_out(grey, np.full(shape, 128, np.uint8))[..., :3] == 90).all()
+        assert (cut_out(grey, np.zeros(shape, np.uint8)) == 0).all()
 
 
 def test_without_pymatting_the_extra_is_named(

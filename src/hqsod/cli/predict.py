@@ -53,6 +53,8 @@ def predict(
     from hqsod.files import find_pictures
 
     kinds = ["cutouts"] * cutout + ["overlays"] * overlay
+    if cutout:
+        typer.echo("cut-outs: pymatting, which compiles for a minute on its first use", err=True)
     predictor = job.Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     if STANDARD in paths:
         _require_one_result(paths, out, kinds)
