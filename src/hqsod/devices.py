@@ -60,3 +60,9 @@ def describe(device: torch.device, precision: torch.dtype) -> str:
         else f"{device} ({torch.get_num_threads()} threads)"
     )
     return f"{where}, {'bf16' if precision is torch.bfloat16 else 'float32'}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. CUDA has a class for it; the CPU's allocator says so in words."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "you tried to allocate" in str(error)

@@ -1,7 +1,8 @@
 """Upscaling: a picture in, a larger picture out, whatever its size and the memory at hand.
 
-An `Upscaler` takes pictures of one size and returns them enlarged. `load_upscaler` knows SwinIR by
-name, bicubic resampling, and any checkpoint that SwinIR or the library spandrel recognises.
+An `Upscaler` takes pictures of one size and returns them enlarged. `load_upscaler` knows SwinIR and
+the small network that comes with hqsod by name, bicubic resampling, and any checkpoint that one of
+them or the library spandrel recognises.
 
 Pictures are mirrored below and to the right, as the published SwinIR does it: up to the next
 multiple of its window, and by a whole window where the side is one already. What is too much for
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from hqsod import images as pictures
 from hqsod import weights
+from hqsod.devices import is_out_of_memory
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
+from hqsod.models.compact import build_compact, is_compact
 from hqsod.models.swinir import build_swinir, is_swinir
 
 PIXELS_AT_ONCE = 512 * 512  # of the input, in one pass: about 2 GB with SwinIR-L
@@ -68,8 +71,8 @@ def load_upscaler(name: str, device: torch.device, precision: torch.dtype) -> Up
         return Bicubic()
     path = weights.resolve(name)
     state, digest = weights.load(path), weights.sha256(path)
-    if is_swinir(state):
-        network = build_swinir(state)
+    if is_swinir(state) or is_compact(state):
+        network = build_swinir(state) if is_swinir(state) else build_compact(state)
         network.set_precision(precision)
         network.to(device)
         size = network.config
@@ -137,7 +140,7 @@ class NetworkUpscaler:
             try:
                 done += self._enlarge(batch)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._take_less(min(self.pixels_at_once, len(batch) * height * width))
         return done
@@ -226,12 +229,6 @@ def _require_one_size(images: Sequence[Array]) -> None:
     if any(len(shape) != 3 or shape[2] != 3 for shape in shapes) or len(shapes) > 1:
         got = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
         raise InputError(f"arrays of {got}", "RGB pictures of one size", "pass one size at a time")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU's allocator says so in its message alone."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "you tried to allocate" in str(error)
 
 
 def _load_with_spandrel(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,10 @@ class CompactConfig:
         features: channels of the body.
         blocks: number of residual blocks, of two convolutions each.
         scale: how many times larger the result is.
+        window: sides of pictures are multiples of this; any will do.
     """
 
+    window: ClassVar[int] = 1
     features: int
     blocks: int
     scale: int = 4
