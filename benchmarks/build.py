@@ -27,6 +27,7 @@ from hqsod.manifest import Manifest
 
 sys.path.insert(0, str(ROOT / "demo"))
 import make_pairs
+
 from tests.golden import deterministic
 
 CHECKPOINTS = {"upscaler": ("swinir", "real_sr_L"), "refiner": ("cascadepsp", None)}

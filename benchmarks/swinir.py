@@ -13,12 +13,12 @@ from statistics import median
 import numpy as np
 import torch
 from skimage import data
-from tests.golden import deterministic
 from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
 from hqsod.models.swinir import COMPUTED, build_swinir
 from peers import import_peer
+from tests.golden import deterministic
 
 SIDE = 128
 PEER = "spandrel_float32"
