@@ -74,6 +74,7 @@ class Losses(BaseModel):
     cross_entropy: float = Field(default=1.0, ge=0)
     iou: float = Field(default=1.0, ge=0)
     gradient: float = Field(default=2.0, ge=0)
+    coarse: float = Field(default=0.5, ge=0)
 
 
 class RefinerRecipe(BaseModel):
@@ -215,27 +216,33 @@ def _middle(mask: Array, truth: Array, random: np.random.Generator) -> tuple[int
     return row, column
 
 
-def refinement_loss(logits: Tensor, truth: Tensor, weights: Losses) -> dict[str, Tensor]:
+def refinement_loss(sides: Sequence[Tensor], truth: Tensor, weights: Losses) -> dict[str, Tensor]:
     """What the refiner is told, each term times its weight.
 
     Args:
-        logits: (B, 1, H, W) float32.
+        sides: logits, as `CompactRefiner.side_outputs` gives them.
         truth: (B, 1, H, W) float32, 0 or 1.
         weights: of the terms.
 
     Returns:
-        `cross_entropy`; `iou`, one less the soft IoU, the mean over the pictures; `gradient`,
-        the absolute error of the slope along rows and columns.
+        `cross_entropy`; `iou`, one less the soft IoU, the mean over the pictures; `gradient`, the
+        absolute error of the slope along rows and columns; `coarse`, the mean cross-entropy of the
+        other levels.
     """
-    saliency = logits.sigmoid()
+    saliency = sides[0].sigmoid()
     shared = (saliency * truth).sum((1, 2, 3))
     either = (saliency + truth).sum((1, 2, 3)) - shared
     error = saliency - truth
     slopes = [error.diff(dim=axis).abs().mean() for axis in (2, 3)]
+    entropies = [
+        F.binary_cross_entropy_with_logits(side, F.interpolate(truth, side.shape[2:], mode="area"))
+        for side in sides
+    ]
     return {
-        "cross_entropy": weights.cross_entropy * F.binary_cross_entropy_with_logits(logits, truth),
+        "cross_entropy": weights.cross_entropy * entropies[0],
         "iou": weights.iou * (1 - (shared + 1) / (either + 1)).mean(),
         "gradient": weights.gradient * (slopes[0] + slopes[1]),
+        "coarse": weights.coarse * torch.stack(entropies[1:]).mean(),
     }
 
 
@@ -303,8 +310,8 @@ class RefinerTask:
     def objectives(self, batch: Batch) -> list[Objective]:
         """One loss for all of it."""
         image, mask, truth = (batch[name].float() / 255 for name in ("image", "mask", "truth"))
-        logits = self.network(image, mask)
-        return [Objective(refinement_loss(logits, truth, self.losses), ("refiner",))]
+        sides = self.network.side_outputs(image, mask)
+        return [Objective(refinement_loss(sides, truth, self.losses), ("refiner",))]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """How much of the damage is gone, on average, and how often it grew."""
