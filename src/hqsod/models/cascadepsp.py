@@ -41,7 +41,7 @@ class PyramidPooling(nn.Module):
         *weights, weight = self.bottleneck.weight.chunk(len(POOL_SIZES) + 1, dim=1)
         y = F.conv2d(x, weight, self.bottleneck.bias)
         for stage, stage_weight in zip(self.stages, weights, strict=True):
-            y = y + _resize(F.conv2d(stage(x), stage_weight), y.shape[-2:])
+            y += _resize(F.conv2d(stage(x), stage_weight), y.shape[-2:])
         return F.relu(y, inplace=True)
 
 
@@ -57,8 +57,10 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, skip, 2 H, 2 W) to (B, outputs, 2 H, 2 W)."""
         size = skip.shape[-2:]
-        y = self.conv(torch.cat((_resize(x, size), skip), 1)) + _resize(self.shortcut(x), size)
-        refined: Tensor = y + self.conv2(y)
+        y = self.conv(torch.cat((_resize(x, size), skip), 1))
+        y += _resize(self.shortcut(x), size)
+        refined: Tensor = self.conv2(y)
+        refined += y
         return refined
 
 
@@ -84,6 +86,17 @@ class CascadePSP(nn.Module):
         self.final_56 = _head(quarter, head)
         self.final_11 = nn.Conv2d(full + 3, head, 1)
         self.final_21 = nn.Conv2d(head, 1, 1)
+        self.widest = half + 3  # channels of the widest feature map of full size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.final_21.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the parameters are."""
+        return self.final_21.weight.dtype
 
     def forward(
         self,

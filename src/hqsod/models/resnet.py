@@ -9,9 +9,11 @@ CVPR 2017).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class BasicBlock(nn.Module):
@@ -32,7 +34,8 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(y + shortcut, inplace=True)
+        y += shortcut
+        return F.relu(y, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -57,7 +60,8 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(y + shortcut, inplace=True)
+        y += shortcut
+        return F.relu(y, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -121,6 +125,22 @@ class ResNet(nn.Module):
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps.append(layer(maps[-1]))
         return tuple(maps)
+
+
+def fold_batchnorm(network: nn.Module) -> None:
+    """Put each BatchNorm that directly follows a convolution into it, in place.
+
+    The result is the same to rounding, for inference alone. It looks into residual blocks and
+    `nn.Sequential`, whose parts run in the order they are listed. The stem's BatchNorm stays,
+    because `ResNet.features` takes the output of `conv1` as it is.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential | BasicBlock | Bottleneck):
+            continue
+        for (conv_name, conv), (norm_name, norm) in pairwise(module.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 def _layer(

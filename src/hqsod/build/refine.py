@@ -1,0 +1,332 @@
+"""Refining: a picture and its mask in, a sharper mask out.
+
+A `Refiner` takes one picture and one mask of the same size. `load_refiner` knows CascadePSP by name
+or checkpoint, and the guided filter, which needs no weights.
+
+CascadePSP works in two steps (Cheng et al., CVPR 2020, section 4.3). The global step refines the
+whole picture at one size. The local step refines overlapping crops at full size where the global
+result has an edge, and averages them. The results equal the published program's; here the crops
+pass through the network in batches, as many at once as the memory holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hqsod import weights
+from hqsod.build.guided import guided_filter
+from hqsod.devices import is_out_of_memory
+from hqsod.errors import InputError, SettingsError
+from hqsod.images import Array
+from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
+from hqsod.models.resnet import fold_batchnorm
+
+SIDE = 900  # of the global step's picture and of the local step's crops, in pixels
+RIM = 16  # of a crop, dropped where it is not the picture's border
+SHARES = (0.1, 0.9)  # of foreground; a crop outside of them is left as it is
+THRESHOLD = 127  # a mask's pixel is foreground above this
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained with
+COPIES = 4  # of its widest full-size feature map that a pass holds at its peak
+
+Window = tuple[slice, slice]
+
+
+class Refiner(Protocol):
+    """Sharpens masks.
+
+    Attributes:
+        name: what users call it: a name, or the checkpoint's path.
+        weights: SHA-256 of the weights file, empty without weights.
+    """
+
+    name: str
+    weights: str
+
+    def __call__(self, image: Array, mask: Array) -> Array:
+        """Refine a mask.
+
+        Args:
+            image: (H, W, 3) uint8 RGB. Black padding around a picture counts as picture.
+            mask: (H, W) uint8, foreground above 127.
+
+        Returns:
+            (H, W) uint8: 255 times the probability of foreground.
+
+        Raises:
+            InputError: shapes or types differ from these.
+            SettingsError: the memory does not hold one pass.
+        """
+        ...
+
+
+def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Refiner | None:
+    """Load a refiner.
+
+    Args:
+        name: `none`, `guided`, a name in the registry of weights, or a checkpoint's path.
+        device: where the network runs.
+        precision: of its convolutions.
+
+    Returns:
+        None for `none`.
+
+    Raises:
+        WeightsError: the weights cannot be had, or belong to no refiner that is known here.
+    """
+    if name == "none":
+        return None
+    if name == "guided":
+        return GuidedRefiner()
+    path = weights.resolve(name)
+    network = prepare(build_cascadepsp(weights.load(path)), device, precision)
+    return CascadeRefiner(name, weights.sha256(path), network)
+
+
+def prepare(network: CascadePSP, device: torch.device, precision: torch.dtype) -> CascadePSP:
+    """Make a network fast for inference: in place, and no longer to be trained."""
+    fold_batchnorm(network)
+    network.to(device, precision)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
+    return network
+
+
+class GuidedRefiner:
+    """The guided filter with a colour guide."""
+
+    name, weights = "guided", ""
+    radius = 24  # pixels; what masks enlarged four times are wrong by, and as much again
+    smoothness = 1e-3
+    reduction = 4
+
+    def __call__(self, image: Array, mask: Array) -> Array:
+        """Refine a mask; see `Refiner`."""
+        require_pair(image, mask)
+        guide = image.astype(np.float32) / np.float32(255)
+        binary = (mask > THRESHOLD).astype(np.float32)
+        refined = guided_filter(guide, binary, self.radius, self.smoothness, self.reduction)
+        levels: Array = (refined.clip(0, 1) * 255).round().astype(np.uint8)
+        return levels
+
+
+class CascadeRefiner:
+    """CascadePSP's global and local steps.
+
+    Args:
+        name: what users call it.
+        digest: SHA-256 of the weights file.
+        network: as `prepare` returns it. Resizing and averaging are float32 whatever its precision.
+        side: of the global step's picture and of the crops, in pixels.
+        local: False leaves out the local step.
+
+    Raises:
+        SettingsError: `side` leaves nothing of a crop within its rim.
+    """
+
+    def __init__(
+        self, name: str, digest: str, network: CascadePSP, side: int = SIDE, *, local: bool = True
+    ) -> None:
+        if side // 2 <= 2 * RIM:
+            raise SettingsError(f"crops of {side} pixels", f"at least {4 * RIM + 2}")
+        self.name, self.weights = name, digest
+        self._network, self._side, self._local = network, side, local
+        self._pixels_at_once = pixels_that_fit(network)
+
+    @torch.inference_mode()
+    def __call__(self, image: Array, mask: Array) -> Array:
+        """Refine a mask; see `Refiner`."""
+        require_pair(image, mask)
+        picture = torch.from_numpy(image.copy()).to(self._network.device).permute(2, 0, 1)[None] / 255
+        mean, std = (picture.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        signed = _signed(torch.from_numpy(mask > THRESHOLD).to(picture)[None, None])
+        try:
+            refined = self._refine((picture - mean) / std, signed)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SettingsError(
+                f"out of memory on {self._network.device} with one crop of {self._side} pixels",
+                "",
+                "close other programs, or use --device cpu or another --refiner",
+            ) from error
+        levels: Array = (refined[0, 0] * 255).to(torch.uint8).cpu().numpy()  # cut, as published
+        return levels
+
+    def _refine(self, picture: Tensor, mask: Tensor) -> Tensor:
+        """The global step, and the local one if asked for.
+
+        Args:
+            picture: (1, 3, H, W), normalised.
+            mask: (1, 1, H, W) of -1 and 1.
+
+        Returns:
+            (1, 1, H, W) in [0, 1].
+        """
+        size = picture.shape[-2:]
+        small = _fit(picture, self._side, "bicubic"), _fit(mask, self._side, "bilinear")
+        if not self._local:
+            return _restore(self._predict(*small)[1], size)
+        whole = self._predict(*small, wanted=(1, 4))
+        binary = (_resize(whole[1], size) > 0.5).to(picture)
+        return self._refine_crops(picture, binary, _resize(whole[4], size))
+
+    def _refine_crops(self, picture: Tensor, binary: Tensor, coarse: Tensor) -> Tensor:
+        """The local step.
+
+        Args:
+            picture: (1, 3, H, W), normalised.
+            binary: (1, 1, H, W) of 0 and 1, the global result at stride 1.
+            coarse: (1, 1, H, W) in [0, 1], the global result at stride 4.
+
+        Returns:
+            (1, 1, H, W) in [0, 1].
+        """
+        size = picture.shape[-2:]
+        windows = [
+            window
+            for window in crop_windows(size, self._side)
+            if SHARES[0] <= binary[..., *window].mean() <= SHARES[1]
+        ]
+        total, count = torch.zeros_like(binary), torch.zeros_like(binary)
+        layers = picture, _signed(binary), _signed(coarse)
+        for window, refined in self._predict_crops(layers, windows):
+            target, kept = without_rim(window, size)
+            total[..., *target] += refined[..., *kept]
+            count[..., *target] += 1
+        return torch.where(count == 0, binary, total / count)
+
+    def _predict_crops(
+        self, layers: Sequence[Tensor], windows: Sequence[Window]
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """Each window with its refined mask, (1, h, w); the windows are of one size."""
+        done = 0
+        while done < len(windows):
+            height, width = layers[0][..., *windows[0]].shape[-2:]
+            batch = windows[done : done + max(1, self._pixels_at_once // (height * width))]
+            picture, mask, coarse = (
+                torch.cat([layer[..., *window] for window in batch]) for layer in layers
+            )
+            try:
+                refined = self._predict(picture, mask, coarse)[1]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                self._pixels_at_once = len(batch) // 2 * height * width
+                continue
+            yield from zip(batch, refined, strict=True)
+            done += len(batch)
+
+    def _predict(
+        self,
+        picture: Tensor,
+        mask: Tensor,
+        coarse: Tensor | None = None,
+        wanted: Sequence[int] = (1,),
+    ) -> dict[int, Tensor]:
+        """Probabilities by stride, (B, 1, H, W) float32, of inputs of any size."""
+        height, width = picture.shape[-2:]
+        padding = _padding((height, width))
+        filled = [(picture, 0), (mask, -1), *([] if coarse is None else [(coarse, -1)])]
+        inputs = (F.pad(x, padding, value=value).to(self._network.dtype) for x, value in filled)
+        logits = self._network(*inputs, wanted=wanted)[-1]
+        return {s: torch.sigmoid(x.float())[..., :height, :width] for s, x in logits.items()}
+
+
+def pixels_that_fit(network: CascadePSP) -> int:
+    """How many pixels, over all crops, pass the network at once."""
+    if network.device.type != "cuda":
+        return SIDE * SIDE  # on a processor larger batches are no faster
+    free, _ = torch.cuda.mem_get_info(network.device)
+    return free // (COPIES * network.widest * network.dtype.itemsize)
+
+
+def crop_windows(size: Sequence[int], side: int) -> list[Window]:
+    """Where the crops of the local step lie: square, overlapping, shifted inward at the borders.
+
+    Args:
+        size: (height, width) of the picture.
+        side: of the crops; where the picture is shorter, so are they.
+    """
+    step = side // 2 - 2 * RIM
+    rows, columns = (
+        dict.fromkeys(max(0, min(start, length - side)) for start in range(0, length + 1, step))
+        for length in size
+    )
+    return [
+        (slice(top, min(top + side, size[0])), slice(left, min(left + side, size[1])))
+        for left in columns
+        for top in rows
+    ]
+
+
+def without_rim(window: Window, size: Sequence[int]) -> tuple[Window, Window]:
+    """The part of a crop that is kept: its place in the picture, and within the crop."""
+    target, kept = zip(*map(_without_rim, window, size), strict=True)
+    return (target[0], target[1]), (kept[0], kept[1])
+
+
+def _without_rim(part: slice, length: int) -> tuple[slice, slice]:
+    start = part.start + (RIM if part.start > 0 else 0)
+    stop = part.stop - (RIM if part.stop < length else 0)
+    return slice(start, stop), slice(start - part.start, stop - part.start)
+
+
+def require_pair(image: Array, mask: Array) -> None:
+    """Check a picture and its mask.
+
+    Raises:
+        InputError: shapes or types are wrong; the message says what came.
+    """
+    good = image.ndim == 3 and image.shape[2] == 3 and mask.shape == image.shape[:2]
+    if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
+        raise InputError(
+            f"a picture {_describe(image)} and a mask {_describe(mask)}",
+            "(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
+            "convert the picture to RGB and the mask to one channel, and make their sizes equal",
+        )
+
+
+def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What to add at the left, right, top and bottom to make both sides multiples of `STRIDE`.
+
+    As published, a side that is a multiple already gets `STRIDE` more where the other is not.
+    """
+    if not any(side % STRIDE for side in size):
+        return 0, 0, 0, 0
+    bottom, right = (STRIDE - side % STRIDE for side in size)
+    return 0, right, 0, bottom
+
+
+def _describe(array: Array) -> str:
+    return f"({', '.join(map(str, array.shape))}) {array.dtype}"
+
+
+def _signed(x: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1]."""
+    return x * 2 - 1
+
+
+def _fit(x: Tensor, side: int, enlarge: str) -> Tensor:
+    """Resize so that the long side is `side`: by area means down, by `enlarge` up."""
+    longest = max(x.shape[-2:])
+    if longest == side:
+        return x
+    if longest > side:
+        return F.interpolate(x, scale_factor=side / longest, mode="area")
+    return F.interpolate(x, scale_factor=side / longest, mode=enlarge, align_corners=False)
+
+
+def _restore(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Undo `_fit` on a result, the way the published global step alone does."""
+    if max(x.shape[-2:]) > max(size):
+        return F.interpolate(x, size=tuple(size), mode="area")
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
