@@ -51,13 +51,14 @@ def msiou(pair: Comparison, threshold: int = 128) -> float:
 
     Both edge maps are covered with boxes of 1, 2, 4, ... 512 pixels; the score is the area under
     the share of the ground truth's boxes that the map's edge meets too. It rewards thin parts.
+    PySODMetrics takes gradients of booleans, which moves scores by up to 3e-5 and past 1.
     """
     ours, theirs = _edges(_binary(pair, threshold)), _edges(pair.truth)
     shares = []
-    for size in (2**power for power in range(10)):
-        mine, wanted = _boxes(ours, size), _boxes(theirs, size)
-        shares.append((np.count_nonzero(mine & wanted) + 1) / (np.count_nonzero(wanted) + 1))
-    return float(np.trapezoid(shares, dx=1 / (len(shares) - 1)))
+    for _ in range(10):
+        shares.append((np.count_nonzero(ours & theirs) + 1) / (np.count_nonzero(theirs) + 1))
+        ours, theirs = _halve(ours), _halve(theirs)
+    return (sum(shares) - (shares[0] + shares[-1]) / 2) / (len(shares) - 1)
 
 
 def _binary(pair: Comparison, threshold: int) -> _Mask:
@@ -80,10 +81,7 @@ def _edges(mask: _Mask) -> NDArray[np.bool_]:
     return np.asarray((across != 0) | (down != 0))
 
 
-def _boxes(edges: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Which boxes of `size` hold an edge; the picture is filled up at its top and left."""
-    height, width = edges.shape
-    filled = np.pad(edges, ((-height % size, 0), (-width % size, 0)))
-    rows, columns = filled.shape[0] // size, filled.shape[1] // size
-    boxes = filled.reshape(rows, size, columns, size)
-    return np.asarray(boxes.any(axis=(1, 3)), np.bool_)
+def _halve(held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Join boxes by fours; what is odd is filled up at the top and left."""
+    held = np.pad(held, [(side % 2, 0) for side in held.shape])
+    return held[::2, ::2] | held[1::2, ::2] | held[::2, 1::2] | held[1::2, 1::2]

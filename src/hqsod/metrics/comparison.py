@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import cv2
 import numpy as np
@@ -136,30 +137,21 @@ def _split(truth: NDArray[np.uint8]) -> tuple[int, int]:
 def _count(
     levels: NDArray[np.uint8], truth: NDArray[np.uint8], split: tuple[int, int]
 ) -> NDArray[np.int64]:
-    counts = np.zeros((4, 2, 256), np.int64)
     row, column = split
-    windows = [
-        (rows, columns)
-        for rows in (slice(0, row), slice(row, None))
-        for columns in (slice(0, column), slice(column, None))
-    ]
-    for (background, foreground), window in zip(counts, windows, strict=True):
-        foreground[:] = histogram(levels[window], truth[window])
-        background[:] = histogram(levels[window], None) - foreground
-    return counts
+    windows = product((slice(0, row), slice(row, None)), (slice(0, column), slice(column, None)))
+    return np.stack([count(levels[window], truth[window]) for window in windows])
 
 
-def histogram(levels: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray[np.int64]:
-    """(256,) number of pixels at each level, inside `mask` where there is one."""
-    total = np.zeros(256, np.int64)
+def count(levels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(2, 256) number of pixels at each level, where `mask` is 0 and where it is 1."""
+    total = np.zeros((2, 256), np.int64)
     if not levels.size:
         return total
     strip = max(1, _EXACT_COUNT // levels.shape[1])
     for top in range(0, levels.shape[0], strip):
         rows = slice(top, top + strip)
-        part = None if mask is None else mask[rows]
-        histogram = cv2.calcHist([levels[rows]], [0], part, [256], [0, 256])
-        total += histogram.ravel().astype(np.int64)
+        both = [levels[rows], mask[rows]]
+        total += cv2.calcHist(both, [0, 1], None, [256, 2], [0, 256, 0, 2]).T.astype(np.int64)
     return total
 
 

@@ -8,11 +8,10 @@ finds nothing and grey pixels of the ground truth are not counted as false.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import Comparison, check, histogram, lay_over
+from hqsod.metrics.comparison import Comparison, check, count, lay_over
 
 _Array = NDArray[np.uint8]
 
@@ -63,5 +62,5 @@ def _grey(pair: Comparison, ground_truth: _Array) -> NDArray[np.int64]:
     low, high = int(ground_truth.min()), int(ground_truth.max())
     if high - low < 2:
         return np.zeros(256, np.int64)
-    between = cv2.inRange(ground_truth, np.array(low + 1), np.array(high - 1))
-    return histogram(pair.levels, np.asarray(between, np.uint8))
+    between = ((ground_truth > low) & (ground_truth < high)).view(np.uint8)
+    return np.asarray(count(pair.levels, between)[1])

@@ -21,6 +21,7 @@ from hqsod.metrics.comparison import Comparison
 
 _EPS = float(np.spacing(1))
 _REACH = 3  # half of the 7 x 7 window
+_RIM = _REACH + 1  # as far as the nearest foreground pixel of one within reach can be
 _WINDOW = cv2.getGaussianKernel(2 * _REACH + 1, 5).astype(np.float32)
 # The weight of distance d is 2 - 2^(-d / 5): beyond 120 pixels it is 2 to within 6e-8.
 _HALVING = 5
@@ -29,14 +30,14 @@ _FAR = 120
 _Array = NDArray[Any]
 
 
-def _offsets(order: Callable[[int, int], Any]) -> NDArray[np.int32]:
+def _offsets(order: Callable[[int, int], Any]) -> NDArray[np.intp]:
     """(19, 8, 2) by squared distance: the (dy, dx) of the pixels there, by `order`.
 
     Within `_REACH` rows and columns of the foreground its nearest pixel is at most
     reach * sqrt(2) away. At most 8 pixels are equally near; fewer are filled up with (0, 0).
     """
     limit = int(np.hypot(_REACH, _REACH))
-    table = np.zeros((2 * _REACH**2 + 1, 8, 2), np.int32)
+    table = np.zeros((2 * _REACH**2 + 1, 8, 2), np.intp)
     filled = np.zeros(len(table), int)
     for dy, dx in sorted(product(range(-limit, limit + 1), repeat=2), key=lambda at: order(*at)):
         squared = dy**2 + dx**2
@@ -53,7 +54,7 @@ NEAREST_TURNING = _offsets(lambda dy, dx: -np.arctan2(dx, -dy) % (2 * np.pi))
 """The first one counterclockwise from above: GNU Octave's distance transform."""
 
 
-def weighted_f(pair: Comparison, nearest: NDArray[np.int32] = NEAREST_LEFT) -> float:
+def weighted_f(pair: Comparison, nearest: NDArray[np.intp] = NEAREST_LEFT) -> float:
     """Weighted F-measure with beta 1, in [0, 1]; 0 where the ground truth is empty.
 
     Args:
@@ -79,8 +80,8 @@ def _window(pair: Comparison) -> tuple[slice, slice]:
     inner, outer = _bounds(pair.truth, _REACH), _bounds(pair.truth, _FAR)
     darkest = np.count_nonzero(pair.scale == 0) - 1
     lit = _bounds((pair.levels > darkest).view(np.uint8), 0)
-    top, left = np.clip(lit[:2], outer[:2], inner[:2])
-    bottom, right = np.clip(lit[2:], inner[2:], outer[2:])
+    # Of three sides the middle one: as far as it is salient, between the two margins.
+    top, left, bottom, right = (sorted(sides)[1] for sides in zip(inner, outer, lit, strict=True))
     return slice(top, bottom), slice(left, right)
 
 
@@ -105,21 +106,21 @@ def _squared_distance(truth: _Array) -> _Array:
 
 
 def _inside_error(
-    truth: _Array, saliency: _Array, squared: _Array, nearest: NDArray[np.int32]
+    truth: _Array, saliency: _Array, squared: _Array, nearest: NDArray[np.intp]
 ) -> float:
     """Sum over the foreground of the lesser of a pixel's error and its neighbourhood's."""
     top, left, bottom, right = _bounds(truth, _REACH)
-    rim = _REACH + 1  # as far as an offset can point, filled with 0
-    error, inside, apart = (
-        cv2.copyMakeBorder(part[top:bottom, left:right], rim, rim, rim, rim, cv2.BORDER_CONSTANT)
-        for part in (saliency, truth, squared)
+    box = (slice(top, bottom), slice(left, right))
+    rim = (_RIM, _RIM, _RIM, _RIM, cv2.BORDER_CONSTANT)
+    inside, saliency, squared = (
+        cv2.copyMakeBorder(part[box], *rim, value=value)
+        for part, value in ((truth, 0), (saliency, 1), (squared, 0))
     )
-    foreground = inside.astype(np.float32)
-    cv2.absdiff(error, foreground, dst=error)
-    _spread(error, inside, apart, nearest)
+    error = np.subtract(np.float32(1), saliency, out=saliency)  # inside; 0 beyond the picture
+    _spread(error, inside, squared, nearest)
     around = cv2.sepFilter2D(error, -1, _WINDOW, _WINDOW, borderType=cv2.BORDER_CONSTANT)
     cv2.min(error, around, dst=around)
-    return float(cv2.sumElems(cv2.multiply(around, foreground, dst=around))[0])
+    return float(cv2.sumElems(cv2.multiply(around, inside, dst=around, dtype=cv2.CV_32F))[0])
 
 
 def _outside_error(pair: Comparison, saliency: _Array, squared: _Array) -> float:
@@ -136,12 +137,13 @@ def _outside_error(pair: Comparison, saliency: _Array, squared: _Array) -> float
     return max(0.0, float(2 * (pair.background @ pair.scale) - close))
 
 
-def _spread(error: _Array, inside: _Array, squared: _Array, nearest: NDArray[np.int32]) -> None:
+def _spread(error: _Array, inside: _Array, squared: _Array, nearest: NDArray[np.intp]) -> None:
     """Give background pixels within reach of the foreground the error of its nearest pixel."""
     window = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
-    reached = np.asarray(cv2.dilate(inside, window), bool)
-    band = np.flatnonzero(reached & (squared > 0)).astype(np.int32)
+    reached = cv2.subtract(cv2.dilate(inside, window), inside)
+    band = np.flatnonzero(reached.view(bool))
     steps = nearest[..., 0] * inside.shape[1] + nearest[..., 1]
-    sources = band[:, None] + steps[squared.ravel()[band].astype(np.int32)]
-    first = inside.ravel()[sources].argmax(axis=1)
-    error.ravel()[band] = error.ravel()[sources[np.arange(len(band)), first]]
+    sources = steps[squared.ravel()[band].astype(np.intp)]
+    sources += band[:, None]
+    first = inside.ravel().take(sources).argmax(axis=1)
+    error.ravel()[band] = error.ravel().take(sources[np.arange(len(band)), first])
