@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hqsod import images
+from hqsod import __version__, images
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.manifest import NAME as MANIFEST
@@ -117,9 +117,9 @@ def locate(folder: Path, relative: str) -> Path:
 
 
 def stamp(path: Path) -> str:
-    """Sixteen letters that change when the file does."""
+    """Sixteen letters that change when the file does, or what is made of it."""
     status = path.stat()
-    told = f"{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+    told = f"{__version__}:{path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

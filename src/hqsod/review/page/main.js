@@ -397,7 +397,10 @@ function listen() {
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", action);
   byId("wipe").addEventListener("input", (event) => stage.set({ wipe: event.target.value / 100 }));
   for (const id of ["version-a", "version-b"]) {
-    byId(id).addEventListener("change", () => viewer.pick(byId("version-a").value, byId("version-b").value));
+    byId(id).addEventListener("change", () => {
+      viewer.pick(byId("version-a").value, byId("version-b").value);
+      viewer.setView(stage.view); // its legend names them
+    });
   }
   byId("brush-size").addEventListener("input", (event) => setBrushSize(Number(event.target.value)));
   byId("note").addEventListener("blur", saveNote);

@@ -66,6 +66,12 @@ export class Viewer {
     for (const button of byId("views").children) {
       button.setAttribute("aria-checked", String(button.dataset.view === view));
     }
+    byId("wipe").hidden = view === "difference";
+    byId("legend").hidden = view !== "difference";
+    byId("legend").replaceChildren(
+      make("span", "legend-removed", `only ${this.stage.versionA}`), " / ",
+      make("span", "legend-added", `only ${this.stage.versionB}`),
+    );
   }
 
   showState() {
