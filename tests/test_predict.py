@@ -312,6 +312,9 @@ def blurred_edge() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.slow
 def test_a_cut_out_has_its_own_colours_at_the_edge():
     image, levels = blurred_edge()
+    before = torch.get_num_threads()
+    cut_out(image, levels)
+    assert torch.get_num_threads() == before, "numba must not change PyTorch's threads"
     with ThreadPoolExecutor(4) as pool:  # numba's threads must not meet
         first, *others = pool.map(lambda _: cut_out(image, levels), range(8))
     assert first.shape == (40, 60, 4)

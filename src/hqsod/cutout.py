@@ -7,7 +7,8 @@ ICPR 2020, as the library pymatting computes it.
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -20,17 +21,19 @@ MARGIN = 32  # pixels around the object whose colours are looked at too
 # seldom quite sure, and what it leaves at 3 % is seen as a haze around the object.
 OPACITY = (np.linspace(-1 / 8, 9 / 8, 256).clip(0, 1) * 255).round().astype(np.uint8)
 TINT = (220, 0, 255)  # a colour that few objects have
-_one_at_a_time = threading.Lock()  # numba's own threads end the process when called from two
+# pymatting is imported and called in a thread of its own: numba, which it is compiled with, ends
+# the process when two threads call it at once, and sets how many threads PyTorch uses in its own.
+_colourist = ThreadPoolExecutor(1)
 
 
 def require_pymatting() -> None:
-    """Import the library; its first import after it was installed compiles for a minute or more.
+    """Import the library; its first import after it was installed compiles for a minute.
 
     Raises:
         SettingsError: it is not installed.
     """
     try:
-        import pymatting  # noqa: F401 (to see that it is there)
+        _colourist.submit(import_module, "pymatting").result()
     except ImportError as error:
         raise SettingsError(
             "cut-outs need pymatting, which is not installed", "", "pip install 'hqsod[cutout]'"
@@ -51,20 +54,25 @@ def cut_out(image: Array, saliency: Array) -> Array:
         SettingsError: pymatting is not installed.
     """
     require_pymatting()
-    from pymatting import estimate_foreground_ml
-
     opacity = OPACITY[saliency]
     result = np.zeros((*opacity.shape, 4), np.uint8)
     window = _around(opacity)
     alpha = opacity[window]
     colours = image[window]
     if alpha.size > 1:  # a single pixel has no neighbours to tell its colours from
-        with _one_at_a_time:
-            own = estimate_foreground_ml(colours / np.float32(255), alpha / np.float32(255))
-        colours = (own * 255).round().astype(np.uint8)
+        colours = _colourist.submit(_own_colours, colours, alpha).result()
     result[window] = np.dstack([colours, alpha])
     result[opacity == 0] = 0
     return result
+
+
+def _own_colours(image: Array, opacity: Array) -> Array:
+    """(H, W, 3) colours of the object where it is mixed with what lies behind it."""
+    from pymatting import estimate_foreground_ml
+
+    colours = estimate_foreground_ml(image / np.float32(255), opacity / np.float32(255))
+    levels: Array = (colours * 255).round().astype(np.uint8)
+    return levels
 
 
 def _around(opacity: Array) -> tuple[slice, slice]:

@@ -28,6 +28,7 @@ Source = Path | BinaryIO
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a picture that needs about 200 MB once decoded
+MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
 ORIENTATION = 0x0112  # the EXIF tag
 # Adaptive filters and run lengths: as small as zlib's level 6 in a quarter of its time.
 PNG_SETTINGS = [
@@ -46,10 +47,10 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     name = getattr(source, "name", source)
     try:
         with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise InputError(
                     f"{name}: {image.width} x {image.height} pixels",
-                    f"at most {MAX_PIXELS:,} pixels",
+                    f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} a side",
                     "scale it down first",
                 )
             yield image

@@ -7,7 +7,6 @@ and gives saliency maps, whichever of them it was.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -189,7 +188,7 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
             "pip install onnxruntime-gpu, or use --device cpu",
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors alone
     providers = [cuda] * (has_cuda and device != "cpu") + ["CPUExecutionProvider"]
     try:
