@@ -25,10 +25,6 @@ def picture(height: int = 70, width: int = 90) -> tuple[np.ndarray, np.ndarray]:
     return (colours + noise).astype(np.uint8), truth
 
 
-def pair() -> tuple[torch.Tensor, torch.Tensor]:
-    return tensors(*picture(64, 96))
-
-
 def tensors(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return (
         torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255,
@@ -64,21 +60,12 @@ def test_untrained_it_returns_the_mask() -> None:
     assert np.array_equal(refined > 127, truth > 127)
 
 
-def test_side_outputs_halve_and_begin_with_the_result() -> None:
-    network = CompactRefiner(WIDTHS).eval()
-    nn.init.normal_(network.head.weight)
-    sides = network.side_outputs(*pair())
-    assert [side.shape for side in sides] == [(1, 1, 64, 96), (1, 1, 16, 24), (1, 1, 8, 12)]
-    assert torch.equal(sides[0], network(*pair()))
-
-
 def test_every_parameter_is_trained() -> None:
     torch.manual_seed(0)
     network = CompactRefiner(WIDTHS)
     nn.init.normal_(network.head.weight)
-    for head in network.coarse_heads:
-        nn.init.normal_(head.weight)
-    sum(side.square().mean() for side in network.side_outputs(*pair())).backward()
+    image, mask = tensors(*picture(64, 96))
+    network(image, mask).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -92,7 +79,8 @@ def test_weights_come_back_with_their_sizes() -> None:
     again = build_compact_refiner(network.state_dict(), metadata)
     assert again.widths == WIDTHS
     assert not again.training
-    assert torch.equal(network(*pair()), again(*pair()))
+    pair = tensors(*picture(64, 96))
+    assert torch.equal(network(*pair), again(*pair))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_loss_is_least_for_the_truth() -> None:
     torch.manual_seed(0)
     truth = (torch.rand(3, 1, 16, 16) > 0.5).float()
     sure, unsure, wrong = (
-        refinement_loss([scale * (2 * truth - 1)] * 2, truth, Losses()) for scale in (20.0, 0.5, -20.0)
+        refinement_loss(scale * (2 * truth - 1), truth, Losses()) for scale in (20.0, 0.5, -20.0)
     )
     for name in sure:
         assert sure[name] < unsure[name] < wrong[name]

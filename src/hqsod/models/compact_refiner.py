@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,8 +56,7 @@ class CompactRefiner(nn.Module):
         )
         self.up = nn.ModuleList(Block(width) for width in widths[:-1])
         self.head = nn.Conv2d(widths[0], GROUP**2, 3, padding=1)
-        self.coarse_heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths[1:])
-        for parameter in chain(self.head.parameters(), self.coarse_heads.parameters()):
+        for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
 
@@ -75,44 +74,24 @@ class CompactRefiner(nn.Module):
 
         Args:
             images: (B, 3, H, W) float32 RGB in [0, 1].
-            masks: (B, 1, H, W) float32, 0 or 1.
+            masks: (B, 1, H, W) float32 in [0, 1].
 
         Returns:
             (B, 1, H, W) float32 logits.
         """
-        *_, finest = self._features(images, masks)
-        return self._refined(finest, masks)
-
-    def side_outputs(self, images: Tensor, masks: Tensor) -> list[Tensor]:
-        """Logits at all levels, for training: `forward`'s, then at strides 4, 8 and so on.
-
-        Args: as `forward`.
-        """
-        *coarse, finest = self._features(images, masks)
-        sides = [self._refined(finest, masks)]
-        for head, x in zip(self.coarse_heads, reversed(coarse), strict=True):
-            signed = F.interpolate(2 * masks - 1, x.shape[2:], mode="area")
-            sides.append(TRUST * signed + head(x).float())
-        return sides
-
-    def _refined(self, features: Tensor, masks: Tensor) -> Tensor:
-        return TRUST * (2 * masks - 1) + F.pixel_shuffle(self.head(features).float(), GROUP)
-
-    def _features(self, images: Tensor, masks: Tensor) -> list[Tensor]:
-        """What the decoder makes of picture and mask, coarsest first."""
+        signed = 2 * masks - 1
         evidence = colour_evidence(*(F.avg_pool2d(layer, GROUP) for layer in (images, masks)))
-        groups = F.pixel_unshuffle(torch.cat([2 * images - 1, 2 * masks - 1], 1), GROUP)
+        groups = F.pixel_unshuffle(torch.cat([2 * images - 1, signed], 1), GROUP)
         x = torch.cat([groups, evidence], 1).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         levels = []
         for down in self.down:
             levels.append(x)
             x = down(x)
-        features = [self.bottom(x)]
+        x = self.bottom(x)
         for level, lateral, up in reversed(list(zip(levels, self.lateral, self.up, strict=True))):
-            coarse = F.interpolate(lateral(features[-1]), scale_factor=2.0, mode="nearest")
-            features.append(up(level + coarse))
-        return features
+            x = up(level + F.interpolate(lateral(x), scale_factor=2.0, mode="nearest"))
+        return TRUST * signed + F.pixel_shuffle(self.head(x).float(), GROUP)
 
 
 @torch.no_grad()

@@ -74,7 +74,6 @@ class Losses(BaseModel):
     cross_entropy: float = Field(default=1.0, ge=0)
     iou: float = Field(default=1.0, ge=0)
     gradient: float = Field(default=2.0, ge=0)
-    coarse: float = Field(default=0.5, ge=0)
 
 
 class RefinerRecipe(BaseModel):
@@ -187,7 +186,7 @@ def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) 
     """One square of picture, mask and truth, resized; black beyond the border."""
     zoom = float(np.exp(random.uniform(*np.log(damage.zoom))))
     reach = int(np.ceil(damage.crop / zoom))
-    middle = _middle(layers[1], layers[2], random)
+    middle = _middle(layers[1], random)
     window = tuple(
         slice(
             start := int(np.clip(at - random.integers(reach), 0, max(0, side - reach))),
@@ -205,44 +204,35 @@ def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) 
     return pieces
 
 
-def _middle(mask: Array, truth: Array, random: np.random.Generator) -> tuple[int, int]:
-    """(row, column) of a pixel to crop around: a wrong one, else one of the contour, else any."""
-    for wanted in (mask != truth, cv2.morphologyEx(truth, cv2.MORPH_GRADIENT, np.ones((3, 3)))):
-        found = np.flatnonzero(wanted)
-        if len(found):
-            break
-    place = int(found[random.integers(len(found))]) if len(found) else truth.size // 2
-    row, column = divmod(place, truth.shape[1])
+def _middle(mask: Array, random: np.random.Generator) -> tuple[int, int]:
+    """(row, column) of a pixel on the contour, or any where there is none."""
+    found = np.flatnonzero(cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)))
+    place = found[random.integers(len(found))] if len(found) else random.integers(mask.size)
+    row, column = divmod(int(place), mask.shape[1])
     return row, column
 
 
-def refinement_loss(sides: Sequence[Tensor], truth: Tensor, weights: Losses) -> dict[str, Tensor]:
+def refinement_loss(logits: Tensor, truth: Tensor, weights: Losses) -> dict[str, Tensor]:
     """What the refiner is told, each term times its weight.
 
     Args:
-        sides: logits, as `CompactRefiner.side_outputs` gives them.
+        logits: (B, 1, H, W) float32.
         truth: (B, 1, H, W) float32, 0 or 1.
         weights: of the terms.
 
     Returns:
-        `cross_entropy`; `iou`, one less the soft IoU, the mean over the pictures; `gradient`, the
-        absolute error of the slope along rows and columns; `coarse`, the mean cross-entropy of the
-        other levels.
+        `cross_entropy`; `iou`, one less the soft IoU, the mean over the pictures; `gradient`,
+        the absolute error of the slope along rows and columns.
     """
-    saliency = sides[0].sigmoid()
+    saliency = logits.sigmoid()
     shared = (saliency * truth).sum((1, 2, 3))
     either = (saliency + truth).sum((1, 2, 3)) - shared
     error = saliency - truth
     slopes = [error.diff(dim=axis).abs().mean() for axis in (2, 3)]
-    entropies = [
-        F.binary_cross_entropy_with_logits(side, F.interpolate(truth, side.shape[2:], mode="area"))
-        for side in sides
-    ]
     return {
-        "cross_entropy": weights.cross_entropy * entropies[0],
+        "cross_entropy": weights.cross_entropy * F.binary_cross_entropy_with_logits(logits, truth),
         "iou": weights.iou * (1 - (shared + 1) / (either + 1)).mean(),
         "gradient": weights.gradient * (slopes[0] + slopes[1]),
-        "coarse": weights.coarse * torch.stack(entropies[1:]).mean(),
     }
 
 
@@ -310,8 +300,8 @@ class RefinerTask:
     def objectives(self, batch: Batch) -> list[Objective]:
         """One loss for all of it."""
         image, mask, truth = (batch[name].float() / 255 for name in ("image", "mask", "truth"))
-        sides = self.network.side_outputs(image, mask)
-        return [Objective(refinement_loss(sides, truth, self.losses), ("refiner",))]
+        logits = self.network(image, mask)
+        return [Objective(refinement_loss(logits, truth, self.losses), ("refiner",))]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """How much of the damage is gone, on average, and how often it grew."""
