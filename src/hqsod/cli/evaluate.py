@@ -18,50 +18,57 @@ if TYPE_CHECKING:
     from hqsod.report import Evaluation
 
 LISTED = 20  # problems of one kind that are printed; the report holds them all
-WIDE = 160  # columns of a table that goes to a file or a pipe
+WIDE = 200  # columns; a narrow terminal wraps a long table, where rich would cut numbers off
+
+
+Predictions = Annotated[
+    list[str],
+    typer.Option(help="[METHOD=]DIR of saliency maps; again for each method.", metavar="DIR"),
+]
+GroundTruths = Annotated[
+    list[str],
+    typer.Option(
+        help="[DATASET=]DIR of ground truths; again for each data set. With several, each --pred "
+        "folder holds one folder for each data set.",
+        metavar="DIR",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="The method's name, of a single --pred.")]
+Dataset = Annotated[str | None, typer.Option(help="The data set's name, of a single --gt.")]
+ProtocolName = Annotated[str, typer.Option(help="standard or purnet.")]
+Also = Annotated[str, typer.Option(help="Further measures: ber,iou,dice,mba,biou,msiou.")]
+GtThreshold = Annotated[int, typer.Option(help="Ground truth above this level is foreground.")]
+Threshold = Annotated[int, typer.Option(help="Level at which --also cuts maps.")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Score what matches, whatever else is wrong.")
+]
+Resize = Annotated[bool, typer.Option("--resize", help="Bring maps to their ground truths' sizes.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes; one for each core by default.")
+]
+Compare = Annotated[str | None, typer.Option(help="Show a published table beside: purnet-paper.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Report: a folder, or a file ending in .html, .csv or .tex.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write scores as JSON.")]
 
 
 @app.command()
 def evaluate(
-    pred: Annotated[
-        list[str],
-        typer.Option(help="[METHOD=]DIR of saliency maps; again for each method.", metavar="DIR"),
-    ],
-    gt: Annotated[
-        list[str],
-        typer.Option(
-            help="[DATASET=]DIR of ground truths; again for each data set. With several, each "
-            "--pred folder holds one folder for each data set.",
-            metavar="DIR",
-        ),
-    ],
-    name: Annotated[str | None, typer.Option(help="The method's name, of a single --pred.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="The data set's name, of a single --gt.")
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="standard or purnet.")] = "standard",
-    also: Annotated[str, typer.Option(help="Further measures: ber,iou,dice,mba,biou,msiou.")] = "",
-    gt_threshold: Annotated[
-        int, typer.Option(help="Ground truth above this level is foreground.")
-    ] = 128,
-    threshold: Annotated[int, typer.Option(help="Level at which --also cuts maps.")] = 128,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what matches, whatever else is wrong.")
-    ] = False,
-    resize: Annotated[
-        bool, typer.Option("--resize", help="Bring maps to their ground truths' sizes.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one for each core by default.")
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option(help="Show a published table beside: purnet-paper.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Report: a folder, or a file ending in .html, .csv or .tex."),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write scores as JSON.")] = None,
+    pred: Predictions,
+    gt: GroundTruths,
+    name: Name = None,
+    dataset: Dataset = None,
+    protocol: ProtocolName = "standard",
+    also: Also = "",
+    gt_threshold: GtThreshold = 128,
+    threshold: Threshold = 128,
+    allow_missing: AllowMissing = False,
+    resize: Resize = False,
+    workers: Workers = None,
+    compare: Compare = None,
+    out: Out = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Score saliency maps against ground truths, and report."""
     from hqsod import report
@@ -135,15 +142,15 @@ def _print_problems(found: Evaluation, *, allowed: bool) -> None:
 def _print_scores(found: Evaluation) -> None:
     from hqsod.report import terminal_table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
+    console = Console(width=WIDE)
     for dataset, data in found.datasets.items():
         console.print(terminal_table(found, dataset))
         for method, result in data.methods.items():
             pr = ", ".join(f"{key} {value:.4f}" for key, value in result.f_from_mean_pr.items())
             scored = f"{len(result.per_image)} of {len(data.ground_truths)} scored"
             typer.echo(f"{method}: {scored}; from the mean precision-recall curve: {pr}")
+            if not result.curves["recall"].any():
+                typer.echo(f"{method}: no ground truth has foreground; see --gt-threshold")
     for topic, said in found.settings.items():
         typer.echo(f"{topic}: {said}")
     if found.published.source:

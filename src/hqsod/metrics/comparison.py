@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from hqsod.errors import InputError
 
+EPS = float(np.spacing(1))
+"""Keeps the published formulas' denominators from 0, as MATLAB's `eps` does."""
+
 # cv2.calcHist returns float32, which is exact up to here.
 _EXACT_COUNT = 2**24
 

@@ -2,8 +2,8 @@
 
 Each is a function of a `Comparison`, by its histograms alone; nothing here touches a pixel.
 
-Edge cases, one rule for all (decision 0200): 0 / 0 is 0, so that a map finds nothing in an empty
-ground truth; where a score has a published rule for such cases, that rule holds.
+Edge cases, one rule for all: 0 / 0 is 0, so that a map finds nothing in an empty ground truth;
+where a score has a published rule for such cases, that rule holds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import Comparison
+from hqsod.metrics.comparison import EPS, Comparison
 
 F_BETA2 = 0.3
-_EPS = float(np.spacing(1))
 
 Curve = NDArray[np.float64]
 Counts = NDArray[np.int64 | np.float64] | int
@@ -115,7 +114,7 @@ def e_measure(hits: Counts, alarms: Counts, area: int, pixels: int) -> Curve:
     )
     total = np.zeros_like(salient)
     for count, map_bias, truth_bias in cells:
-        alignment = 2 * map_bias * truth_bias / (map_bias**2 + truth_bias**2 + _EPS)
+        alignment = 2 * map_bias * truth_bias / (map_bias**2 + truth_bias**2 + EPS)
         total += count * (alignment + 1) ** 2 / 4
     return total / scale
 

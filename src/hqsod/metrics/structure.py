@@ -7,9 +7,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import Comparison
+from hqsod.metrics.comparison import EPS, Comparison
 
-_EPS = float(np.spacing(1))
 _Array = NDArray[np.float64]
 
 
@@ -40,7 +39,7 @@ def _evenness(counts: NDArray[np.int64], values: _Array) -> float:
     number = int(counts.sum())
     mean = counts @ values / number
     variance = counts @ (values - mean) ** 2 / max(number - 1, 1)
-    return float(2 * mean / (mean**2 + 1 + np.sqrt(variance) + _EPS))
+    return float(2 * mean / (mean**2 + 1 + np.sqrt(variance) + EPS))
 
 
 def _region_score(pair: Comparison) -> float:
@@ -70,5 +69,5 @@ def _similarity(
     top = 4 * map_mean * truth_mean * covariance
     bottom = (map_mean**2 + truth_mean**2) * (map_variance + truth_variance)
     if top != 0:
-        return cast(float, top / (bottom + _EPS))
+        return cast(float, top / (bottom + EPS))
     return 1.0 if bottom == 0 else 0.0

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import Comparison
+from hqsod.metrics.comparison import EPS, Comparison
 
-_EPS = float(np.spacing(1))
 _REACH = 3  # half of the 7 x 7 window
 _RIM = _REACH + 1  # as far as the nearest foreground pixel of one within reach can be
 _WINDOW = cv2.getGaussianKernel(2 * _REACH + 1, 5).astype(np.float32)
@@ -47,7 +46,7 @@ def _offsets(order: Callable[[int, int], Any]) -> NDArray[np.intp]:
     return table
 
 
-# Which of equally near pixels counts is not defined by the paper; it moves scores by up to 3e-4.
+# Which of equally near pixels counts is not defined by the paper; it can move a score by 2.5e-4.
 NEAREST_LEFT = _offsets(lambda dy, dx: (dx, dy))
 """The leftmost, then the topmost: SciPy's distance transform, so PySODMetrics' choice."""
 NEAREST_TURNING = _offsets(lambda dy, dx: -np.arctan2(dx, -dy) % (2 * np.pi))
@@ -71,8 +70,8 @@ def weighted_f(pair: Comparison, nearest: NDArray[np.intp] = NEAREST_LEFT) -> fl
     false_positive = _outside_error(pair, saliency, squared)
     recall = 1 - missed / pair.area
     true_positive = pair.area - missed
-    precision = true_positive / (true_positive + false_positive + _EPS)
-    return 2 * recall * precision / (recall + precision + _EPS)
+    precision = true_positive / (true_positive + false_positive + EPS)
+    return 2 * recall * precision / (recall + precision + EPS)
 
 
 def _window(pair: Comparison) -> tuple[slice, slice]:

@@ -1,6 +1,6 @@
 """One HTML file that holds everything it shows: tables, curves, distributions, worst pictures.
 
-Charts are drawn by Chart.js, which the file carries with it (decision 0203).
+Charts are drawn by Chart.js, which the file carries with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from hqsod.report.tables import MEASURES, Row, columns, rows
 
 WORST = 12
 BINS = 20
-THUMBNAIL_WIDTH = 320  # shown at half of it, so that it is sharp on dense screens
+THUMBNAIL_WIDTH = 320  # pixels kept; at most SHOWN_WIDTH are taken, to be sharp on dense screens
+SHOWN_WIDTH = 220
+GALLERY_WIDTH = 1150
 # What the worst pictures are the worst by: defined for empty ground truths too.
 WORST_BY = {"standard": "s_measure", "purnet": "mae"}
 
@@ -73,7 +75,7 @@ def _section(evaluation: Evaluation, dataset: str, names: list[str]) -> dict[str
             {"name": name, "title": MEASURES[name].title}
             for name in next(iter(first.per_image.values()))
         ],
-        "thumbnail": min(THUMBNAIL_WIDTH // 2 + 60, 1150 // (len(data.methods) + 2)),
+        "thumbnail": min(SHOWN_WIDTH, GALLERY_WIDTH // (len(data.methods) + 2)),
         "worst_by": MEASURES[by].title,
         "worst": [_worst_line(data, stem, by) for stem in worst_stems(data, by)],
     }
