@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from hqsod import weights
+from hqsod.build.pipeline import load_engines
+from hqsod.build.recipes import RECIPES
 from hqsod.build.upscale import (
     OVERLAP,
     NetworkUpscaler,
@@ -28,7 +31,7 @@ from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
 
 from .golden import inputs
-from .test_swinir import chelsea, golden, official, small
+from .test_swinir import SMALL, chelsea, golden, official, small
 
 CPU = torch.device("cpu")
 
@@ -195,6 +198,15 @@ def test_a_checkpoint_of_ones_own(suffix: str, tmp_path: Path) -> None:
     assert upscaler.weights == weights.sha256(path)
     directly = NetworkUpscaler("", "", network, 4, 4, CPU)
     np.testing.assert_array_equal(upscaler([photo(30, 50)])[0], directly([photo(30, 50)])[0])
+
+
+def test_a_build_refuses_another_scale(tmp_path: Path) -> None:
+    path = tmp_path / "twice.safetensors"
+    weights.save(path, small(replace(SMALL, doublings=1)).state_dict(), {})
+    assert load_upscaler(str(path), CPU, torch.float32).scale == 2
+    recipe = replace(RECIPES["preview"], upscaler=str(path))
+    with pytest.raises(WeightsError, match="enlarges 2 times; expected 4 times"):
+        load_engines(recipe, CPU, torch.float32, fallback=False)
 
 
 def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ from hqsod import images
 from hqsod.build import card
 from hqsod.build.engines import Task, rejected, run_local
 from hqsod.build.pair import hash_files, place
-from hqsod.build.recipes import Recipe, Settings
+from hqsod.build.recipes import SCALE, Recipe, Settings
 from hqsod.build.refine import Refiner, load_refiner
 from hqsod.build.upscale import Upscaler, load_upscaler
-from hqsod.errors import InputError, OutputError
+from hqsod.errors import InputError, OutputError, WeightsError
 from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
@@ -70,6 +70,10 @@ def load_engines(
         WeightsError: weights cannot be had or do not fit.
     """
     upscaler = load_upscaler(recipe.upscaler, device, precision)
+    if upscaler.scale != SCALE:
+        raise WeightsError(
+            f"{recipe.upscaler}: enlarges {upscaler.scale} times", f"{SCALE} times", "use another"
+        )
     refiner = load_refiner(recipe.refiner, device, precision)
     settings = Settings(
         recipe=recipe.name,

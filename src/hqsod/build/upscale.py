@@ -242,10 +242,10 @@ def _load_with_spandrel(
         RuntimeError,
     ) as error:  # RuntimeError: its torchvision is of another build
         raise WeightsError(
-            f"{name}: not a real-world SwinIR, and spandrel, which knows more, does not load "
+            f"{name}: no upscaler that hqsod knows, and spandrel, which knows more, does not load "
             f"({str(error).splitlines()[0]})",
             "",
-            "pip install 'hqsod[spandrel]'",
+            "pip install 'hqsod[spandrel]', with a torchvision of the same build as torch",
         ) from error
     try:
         loaded = spandrel.ModelLoader(device).load_from_state_dict(state)
