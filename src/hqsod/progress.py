@@ -53,13 +53,16 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(total: int, description: str, unit: str = "pictures") -> Iterator[Bar]:
+def progress_bar(
+    total: int, description: str, unit: str = "pictures", *, shown: bool = True
+) -> Iterator[Bar]:
     """Show a bar while the block runs.
 
     Args:
         total: number of units to come.
         description: what is being done, one word or two.
         unit: what is counted, in the plural.
+        shown: False in all but one of several processes that work together.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -69,5 +72,5 @@ def progress_bar(total: int, description: str, unit: str = "pictures") -> Iterat
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not shown) as progress:
         yield Bar(progress, total, description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,7 @@ TRY = {
 }
 
 
-@app.command(
-    epilog="Several processes or machines: put `torchrun --nproc-per-node N -m` before `hqsod`."
-)
+@app.command(epilog="On N GPUs: torchrun --nproc-per-node N -m hqsod train DATA --out RUN")
 def train(
     data: Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
@@ -27,7 +26,10 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="purnet (the paper's), quick, upscaler, refiner, or a file.")
     ] = "purnet",
-    stages: Annotated[int | None, typer.Option(help="1 2 3 where not given.")] = None,
+    stages: Annotated[
+        int | None,
+        typer.Option(metavar="N ...", help="Stages of PurNet to train.", show_default="1 2 3"),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
     ] = None,
@@ -64,6 +66,8 @@ def train(
         precision=precision,
     )
     outcome = run(plan, out, resume=resume)
+    if int(os.environ.get("RANK", "0")):
+        return  # the first of several processes speaks for all
     typer.echo(f"trained: {outcome.weights}; log and samples: {out}")
     typer.echo(f"try it: {TRY[plan.recipe.task].format(weights=outcome.weights)}")
     if outcome.rejected:

@@ -30,6 +30,7 @@ from hqsod.training.store import Store, find_source, open_store
 from hqsod.training.task import Sources
 from hqsod.training.upscaler import UpscalerRecipe
 
+PLAN = "plan.json"
 STAGES = (1, 2, 3)
 LEARNED = 0.05  # mean absolute error below which an overfitted handful counts as learned
 
@@ -96,8 +97,8 @@ def train(plan: Plan, out: Path, *, resume: bool = False) -> Outcome:
             "leave them out; --set loop.steps=200 makes a training short",
         )
     accelerator = _accelerator(plan)
-    with accelerator.main_process_first():
-        _save_plan(plan, out, resume)
+    if accelerator.is_main_process:
+        _require_own_folder(plan, out, resume)
     if isinstance(plan.recipe, Recipe):
         last, rejected = _train_stages(plan, plan.recipe, out, accelerator)
     else:
@@ -115,6 +116,7 @@ def _train_stages(
     """Train PurNet; the last stage's folder, and why pictures were left out."""
     with accelerator.main_process_first():
         training, validation = _stores(plan, recipe)
+    _save_plan(plan, out, accelerator)
     for number in plan.stages:
         name = f"stage{number}"
         task = _task(plan, recipe, name, training, validation, out)
@@ -131,6 +133,7 @@ def _train_once(
     """Train a network that has no stages; its folder, and why pictures were left out."""
     sources = Sources(plan.data, plan.images, plan.masks, plan.validation)
     task, rejected = recipe.prepare(sources)
+    _save_plan(plan, out, accelerator)
     loop.run(task, recipe.loop, out / "run", accelerator)
     return out / "run", rejected
 
@@ -146,28 +149,34 @@ def _accelerator(plan: Plan) -> Accelerator:
     )
 
 
-def _save_plan(plan: Plan, out: Path, resume: bool) -> None:
-    """Keep the plan beside the run; refuse a folder with a run that this one does not go on with.
+def _require_own_folder(plan: Plan, out: Path, resume: bool) -> None:
+    """Refuse a folder with a run that this one does not go on with.
 
-    Where it runs may change between two calls; what it computes may not.
+    Where it runs may change between two calls, and how many stages; what it computes may not.
     """
-    path = out / "plan.json"
-    if path.is_file():
-        if not resume:
-            raise SettingsError(
-                f"{out} holds a run", "a new folder", "add --resume to go on with that run"
-            )
-        before = Plan.model_validate_json(path.read_text("utf-8"))
-        where = {"device", "precision", "stages"}
-        old, new = before.model_dump(exclude=where), plan.model_dump(exclude=where)
-        changed = [name for name in old if old[name] != new[name]]
-        if changed:
-            raise SettingsError(
-                f"--resume with another {changed[0]} than {path} has",
-                "the options of the first call",
-                "use another --out for another run",
-            )
-    write_bytes(path, plan.model_dump_json(indent=2).encode())
+    path = out / PLAN
+    if not path.is_file():
+        return
+    if not resume:
+        raise SettingsError(
+            f"{out} holds a run", "a new folder", "add --resume to go on with that run"
+        )
+    before = Plan.model_validate_json(path.read_text("utf-8"))
+    where = {"device", "precision", "stages"}
+    old, new = before.model_dump(exclude=where), plan.model_dump(exclude=where)
+    changed = [name for name in old if old[name] != new[name]]
+    if changed:
+        raise SettingsError(
+            f"--resume with another {changed[0]} than {path} has",
+            "the options of the first call",
+            "use another --out for another run",
+        )
+
+
+def _save_plan(plan: Plan, out: Path, accelerator: Accelerator) -> None:
+    """Keep the plan beside the run, once its data has been found."""
+    if accelerator.is_main_process:
+        write_bytes(out / PLAN, plan.model_dump_json(indent=2).encode())
 
 
 def _stores(plan: Plan, recipe: Recipe) -> tuple[Store, Store]:

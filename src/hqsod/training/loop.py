@@ -60,7 +60,8 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
     if state := newest_state(folder / "checkpoints"):
         trainer.restore(state)
     journal = Journal(folder, trainer.step) if accelerator.is_main_process else None
-    with progress_bar(settings.steps, folder.name, "steps") as bar:
+    shown = accelerator.is_main_process
+    with progress_bar(settings.steps, folder.name, "steps", shown=shown) as bar:
         bar.advance(trainer.step)
         for batch in batches.ahead(trainer.step, settings.steps):
             trainer.train(batch, batches.names)

@@ -175,7 +175,7 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
     rows = np.flatnonzero(states == _READY)
     if not len(rows):
         raise InputError(f"{count} pairs, none readable: {next(iter(rejected.values()))}")
-    stems = tuple(source.pairs[row].stem for row in rows)
+    stems = tuple(source.pairs[int(row)].stem for row in rows)
     return Store(stems, image, mask, labels, rows, rejected)
 
 
