@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hqsod.errors import InputError, SettingsError, TrainingError
+from hqsod.errors import InputError, OutputError, SettingsError, TrainingError
 from hqsod.losses import UNLABELLED
 from hqsod.models.purnet import build_purnet, load_purnet
 from hqsod.training import loop
@@ -229,6 +229,15 @@ def test_a_store_without_a_readable_picture_is_refused(source: Path, cache: Path
     for image in (source / "images").iterdir():
         image.write_bytes(b"no picture")
     with pytest.raises(InputError, match="none readable"):
+        open_store(find_source(source, None, None), 48, 20)
+
+
+def test_a_full_disk_is_told_before_it_is_met(
+    source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(OutputError, match="HQSOD_CACHE"):
         open_store(find_source(source, None, None), 48, 20)
 
 

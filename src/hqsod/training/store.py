@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from PIL import Image
 
 from hqsod import images, weights
 from hqsod.datasets import find_pairs
-from hqsod.errors import InputError
+from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
 from hqsod.manifest import NAME as MANIFEST
 from hqsod.manifest import Manifest
@@ -131,15 +132,10 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
 
     Raises:
         InputError: not one picture could be read.
-        OutputError: the cache folder cannot be written to.
+        OutputError: the cache folder cannot be written to, or there is no room.
     """
     folder = weights.cache_folder() / "training" / _key(source, size, superpixels)
-    folder.mkdir(parents=True, exist_ok=True)
-    count = len(source.pairs)
-    image = _array(folder / "image.npy", (count, size, size, 3), np.uint8)
-    mask = _array(folder / "mask.npy", (count, size, size), np.uint8)
-    labels = _array(folder / "superpixels.npy", (count, size, size), np.int16)
-    states = _array(folder / "states.npy", (count,), np.uint8)
+    files = _open_files(folder, len(source.pairs), size)
     reasons = folder / "rejected.json"
     rejected = json.loads(reasons.read_text("utf-8")) if reasons.is_file() else {}
 
@@ -150,33 +146,81 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
         except InputError as error:
             return error
 
-    waiting = np.flatnonzero(states == _WAITING)
+    waiting = np.flatnonzero(files.states == _WAITING)
     if len(waiting):
         with (
             progress_bar(len(waiting), "bringing pictures to training size") as bar,
             ThreadPoolExecutor(os.cpu_count()) as pool,
         ):
             for chunk in np.array_split(waiting, -(-len(waiting) // _CHUNK)):
-                done = np.full(len(chunk), _READY, np.uint8)
-                for position, made in enumerate(pool.map(make, chunk)):
-                    row = chunk[position]
+                states = []
+                for row, made in zip(chunk, pool.map(make, chunk), strict=True):
+                    states.append(files.put(row, made))
                     if isinstance(made, InputError):
-                        done[position] = _REJECTED
                         rejected[source.pairs[int(row)].stem] = str(made)
                         bar.note(f"left out: {made}")
-                    else:
-                        image[row], mask[row], labels[row] = made
                     bar.advance()
-                for array in (image, mask, labels):
-                    array.flush()
                 images.write_bytes(reasons, json.dumps(rejected, indent=1).encode())
-                states[chunk] = done
-                states.flush()
-    rows = np.flatnonzero(states == _READY)
+                files.mark(chunk, states)
+    rows = np.flatnonzero(files.states == _READY)
     if not len(rows):
-        raise InputError(f"{count} pairs, none readable: {next(iter(rejected.values()))}")
+        reason = next(iter(rejected.values()))
+        raise InputError(f"{len(source.pairs)} pairs, none readable: {reason}")
     stems = tuple(source.pairs[int(row)].stem for row in rows)
-    return Store(stems, image, mask, labels, rows, rejected)
+    return Store(stems, files.image, files.mask, files.superpixels, rows, rejected)
+
+
+class _Files(NamedTuple):
+    """The memory-mapped arrays of a store, one row for each pair, and which rows are done."""
+
+    image: np.memmap
+    mask: np.memmap
+    superpixels: np.memmap
+    states: np.memmap
+
+    def put(self, row: np.int64, made: Example | InputError) -> int:
+        """Store what was made of a pair, and give its state."""
+        if isinstance(made, InputError):
+            return _REJECTED
+        self.image[row], self.mask[row], self.superpixels[row] = made
+        return _READY
+
+    def mark(self, rows: NDArray[np.int64], states: Sequence[int]) -> None:
+        """Mark rows as done, once what they hold is on disk."""
+        for array in (self.image, self.mask, self.superpixels):
+            array.flush()
+        self.states[rows] = states
+        self.states.flush()
+
+
+def _open_files(folder: Path, count: int, size: int) -> _Files:
+    """Open the arrays of a store, or make them of zeros.
+
+    Raises:
+        OutputError: they cannot be written, or there is no room: writing to a mapped file on a full
+            disk ends the process without a word.
+    """
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        "image": ((count, size, size, 3), np.uint8),
+        "mask": ((count, size, size), np.uint8),
+        "superpixels": ((count, size, size), np.int16),
+        "states": ((count,), np.uint8),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        needed = count * size * size * 6
+        free = shutil.disk_usage(folder).free
+        if not (folder / "states.npy").is_file() and free < needed:
+            raise OutputError(
+                f"{folder}: {free / 1e9:.1f} GB free",
+                f"{needed / 1e9:.1f} GB for pictures at training size",
+                f"free space, or set {weights.CACHE_VARIABLE} to another disk",
+            )
+        return _Files(*(_array(folder / f"{n}.npy", *shape) for n, shape in shapes.items()))
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
+        ) from error
 
 
 def _key(source: Source, size: int, superpixels: int) -> str:
