@@ -124,7 +124,7 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     plan = Plan(data=folder, recipe=recipe, device="cpu", precision="float32")
     outcome = train(plan, tmp_path / "run")
     assert set(outcome.rejected) == {"broken"}
-    network = build_compact_refiner(*weights.load_with_metadata(outcome.weights))
+    network = build_compact_refiner(weights.load(outcome.weights))
     task, _ = recipe.prepare(Sources(folder))
     validation = task.validate(network)
     assert validation is not None

@@ -190,6 +190,25 @@ def unpad(array: Array, placement: Placement) -> Array:
     return array[placement.window]
 
 
+def require_pair(image: Array, mask: Array) -> None:
+    """Check a picture and its mask.
+
+    Raises:
+        InputError: shapes or types are wrong; the message says what came.
+    """
+    good = image.ndim == 3 and image.shape[2] == 3 and mask.shape == image.shape[:2]
+    if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
+        raise InputError(
+            f"a picture {_describe(image)} and a mask {_describe(mask)}",
+            "(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
+            "convert the picture to RGB and the mask to one channel, and make their sizes equal",
+        )
+
+
+def _describe(array: Array) -> str:
+    return f"({', '.join(map(str, array.shape))}) {array.dtype}"
+
+
 def resize(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:
     """Resize with Pillow, whose bicubic is the one DUTS-HQ's masks were made with.
 

@@ -1,7 +1,7 @@
 """Refining: a picture and its mask in, a sharper mask out.
 
-A `Refiner` takes one picture and one mask of the same size. `load_refiner` knows CascadePSP by name
-or checkpoint, and the guided filter, which needs no weights.
+A `Refiner` takes one picture and one mask of the same size. `load_refiner` knows CascadePSP and the
+compact refiner by name or checkpoint, and the guided filter, which needs no weights.
 
 CascadePSP works in two steps (Cheng et al., CVPR 2020, section 4.3). The global step refines the
 whole picture at one size. The local step refines overlapping crops at full size where the global
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from hqsod import weights
 from hqsod.build.guided import guided_filter
+from hqsod.build.small import SmallRefiner
 from hqsod.devices import is_out_of_memory
-from hqsod.errors import InputError, SettingsError
-from hqsod.images import Array
+from hqsod.errors import SettingsError
+from hqsod.images import Array, require_pair
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
+from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
 from hqsod.models.resnet import fold_batchnorm
 
 SIDE = 900  # of the global step's picture and of the local step's crops, in pixels
@@ -84,8 +86,10 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
     if name == "guided":
         return GuidedRefiner()
     path = weights.resolve(name)
-    network = prepare(build_cascadepsp(weights.load(path)), device, precision)
-    return CascadeRefiner(name, weights.sha256(path), network)
+    digest, state = weights.sha256(path), weights.load(path)
+    if is_compact_refiner(state):
+        return SmallRefiner(name, digest, build_compact_refiner(state), device, precision)
+    return CascadeRefiner(name, digest, prepare(build_cascadepsp(state), device, precision))
 
 
 def prepare(network: CascadePSP, device: torch.device, precision: torch.dtype) -> CascadePSP:
@@ -141,7 +145,9 @@ class CascadeRefiner:
     def __call__(self, image: Array, mask: Array) -> Array:
         """Refine a mask; see `Refiner`."""
         require_pair(image, mask)
-        picture = torch.from_numpy(image.copy()).to(self._network.device).permute(2, 0, 1)[None] / 255
+        picture = (
+            torch.from_numpy(image.copy()).to(self._network.device).permute(2, 0, 1)[None] / 255
+        )
         mean, std = (picture.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         signed = _signed(torch.from_numpy(mask > THRESHOLD).to(picture)[None, None])
         try:
@@ -276,21 +282,6 @@ def _without_rim(part: slice, length: int) -> tuple[slice, slice]:
     return slice(start, stop), slice(start - part.start, stop - part.start)
 
 
-def require_pair(image: Array, mask: Array) -> None:
-    """Check a picture and its mask.
-
-    Raises:
-        InputError: shapes or types are wrong; the message says what came.
-    """
-    good = image.ndim == 3 and image.shape[2] == 3 and mask.shape == image.shape[:2]
-    if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
-        raise InputError(
-            f"a picture {_describe(image)} and a mask {_describe(mask)}",
-            "(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
-            "convert the picture to RGB and the mask to one channel, and make their sizes equal",
-        )
-
-
 def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
     """What to add at the left, right, top and bottom to make both sides multiples of `STRIDE`.
 
@@ -300,10 +291,6 @@ def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     bottom, right = (STRIDE - side % STRIDE for side in size)
     return 0, right, 0, bottom
-
-
-def _describe(array: Array) -> str:
-    return f"({', '.join(map(str, array.shape))}) {array.dtype}"
 
 
 def _signed(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Its answer is added to the logits of the mask it was given: an untrained network
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 
-NETWORK = "compact-refiner"  # what the metadata of its weight files says under "network"
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
 TRUST = 2.0  # logit of a mask that is certain
@@ -64,10 +63,6 @@ class CompactRefiner(nn.Module):
     def stride(self) -> int:
         """What the sides of a picture must be multiples of."""
         return GROUP << (len(self.widths) - 1)
-
-    def settings(self) -> dict[str, str]:
-        """Its sizes as text, for the metadata of its weights."""
-        return {"widths": json.dumps(self.widths)}
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Refine masks.
@@ -197,24 +192,30 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
         return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())
 
 
-def build_compact_refiner(
-    state: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> CompactRefiner:
-    """The network of a weight file, its sizes read from the metadata, the weights loaded.
+def is_compact_refiner(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint holds a `CompactRefiner`."""
+    return {"stem.0.weight", "bottom.first.0.weight", "head.weight"} <= state.keys()
+
+
+def build_compact_refiner(state: Mapping[str, Tensor]) -> CompactRefiner:
+    """The network of a checkpoint, its sizes read from the shapes, the weights loaded.
 
     Args:
         state: tensors of any floating type.
-        metadata: `network` and `widths`, as `CompactRefiner.settings` gives them.
 
     Raises:
-        WeightsError: weights of another network.
+        WeightsError: no `CompactRefiner`.
     """
     try:
-        network = CompactRefiner(json.loads(metadata["widths"]))
+        first = [
+            "stem.0.weight",
+            *(n for n in state if re.fullmatch(r"down\.\d+\.0\.0\.weight", n)),
+        ]
+        network = CompactRefiner([len(state[name]) for name in first])
         network.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:
         raise WeightsError(
             f"weights that do not fit ({' '.join(str(error).split())[:200]})",
-            f"those of a {NETWORK}",
+            "those of a compact refiner",
         ) from error
     return network.eval()

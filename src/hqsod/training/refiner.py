@@ -24,7 +24,7 @@ from hqsod import images, metrics
 from hqsod.datasets import find_pairs
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.models.compact_refiner import NETWORK, WIDTHS, CompactRefiner, refine
+from hqsod.models.compact_refiner import WIDTHS, CompactRefiner, refine
 from hqsod.training.data import Arrays, Batch, recolour
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
@@ -295,7 +295,7 @@ class RefinerTask:
     ) -> None:
         self.network, self.data, self.held_out, self.losses = network, data, held_out, losses
         self.parts: Mapping[str, nn.Module] = {"refiner": network}
-        self.metadata: Mapping[str, str] = {"network": NETWORK, **network.settings()}
+        self.metadata: Mapping[str, str] = {"network": "compact refiner"}
 
     def objectives(self, batch: Batch) -> list[Objective]:
         """One loss for all of it."""
