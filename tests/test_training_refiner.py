@@ -20,7 +20,6 @@ from hqsod.training.refiner import (
     TARGET,
     Damage,
     DamagedMasks,
-    Losses,
     RefinerRecipe,
     RefinerTask,
     held_out_cases,
@@ -98,7 +97,7 @@ def test_the_loss_is_least_for_the_truth() -> None:
     torch.manual_seed(0)
     truth = (torch.rand(3, 1, 16, 16) > 0.5).float()
     sure, unsure, wrong = (
-        refinement_loss(scale * (2 * truth - 1), truth, Losses()) for scale in (20.0, 0.5, -20.0)
+        refinement_loss(scale * (2 * truth - 1), truth) for scale in (20.0, 0.5, -20.0)
     )
     for name in sure:
         assert sure[name] < unsure[name] < wrong[name]
@@ -107,7 +106,7 @@ def test_the_loss_is_least_for_the_truth() -> None:
 
 def test_untrained_it_changes_nothing(folder: Path) -> None:
     pairs = find_pairs(folder)
-    task = RefinerTask(CompactRefiner((8, 12, 16)), DamagedMasks(pairs, Damage()), pairs, Losses())
+    task = RefinerTask(CompactRefiner((8, 12, 16)), DamagedMasks(pairs, Damage()), pairs)
     validation = task.validate(task.network.eval())
     assert validation is not None
     assert validation.scores["error_gone"] == 0

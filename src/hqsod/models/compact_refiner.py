@@ -184,8 +184,8 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     height, width = mask.shape
     border = (0, -width % network.stride, 0, -height % network.stride)
     device = next(network.parameters()).device
-    picture = torch.from_numpy(image).to(device).permute(2, 0, 1)[None] / 255
-    binary = torch.from_numpy(mask > 127).to(device)[None, None].float()
+    picture = torch.tensor(image, device=device).permute(2, 0, 1)[None] / 255
+    binary = torch.tensor(mask > 127, device=device)[None, None].float()
     layers = (F.pad(layer, border) for layer in (picture, binary))
     with torch.inference_mode():
         saliency = network(*layers).sigmoid()[0, 0, :height, :width]
