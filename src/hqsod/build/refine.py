@@ -101,11 +101,16 @@ def prepare(network: CascadePSP, device: torch.device, precision: torch.dtype) -
 
 
 class GuidedRefiner:
-    """The guided filter with a colour guide."""
+    """The guided filter with a colour guide.
+
+    Its settings were chosen on ten butterflies with accurate masks, made coarse and enlarged four
+    times: IoU rose from 0.9805 to 0.9819, boundary accuracy fell from 0.760 to 0.735. Larger
+    windows lose thin parts. It softens a mask's edge to the picture's, and is no trained refiner.
+    """
 
     name, weights = "guided", ""
-    radius = 24  # pixels; what masks enlarged four times are wrong by, and as much again
-    smoothness = 1e-3
+    radius = 8  # pixels
+    smoothness = 1e-2
     reduction = 4
 
     def __call__(self, image: Array, mask: Array) -> Array:
