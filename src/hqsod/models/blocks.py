@@ -16,6 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from hqsod.models.resnet import ResNet, fold_batchnorm
 
 
 def conv_norm_act(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -168,18 +171,16 @@ class FoldedPReLU(nn.Module):
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Fold each BatchNorm into the convolution defined before it, in place, for inference.
+    """Fold each BatchNorm into the convolution before it, in place, and PReLUs into numbers.
 
-    Holds where modules are defined in the order in which they run, as they are in this package. A
-    folded model computes the same in fewer passes over memory and can no longer be trained.
+    A folded model computes the same in fewer passes over memory and can no longer be trained.
     """
-    for module in model.modules():
-        children = list(module.named_children())
-        for (name, first), (next_name, second) in pairwise(children):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                setattr(module, name, nn.utils.fusion.fuse_conv_bn_eval(first, second))
-                setattr(module, next_name, nn.Identity())
-        for name, child in children:
+    fold_batchnorm(model)
+    for module in list(model.modules()):
+        if isinstance(module, ResNet):  # whose stem `fold_batchnorm` leaves alone
+            module.conv1 = fuse_conv_bn_eval(module.conv1, module.bn1)
+            module.register_module("bn1", nn.Identity())
+        for name, child in module.named_children():
             if isinstance(child, PReLU):
                 setattr(module, name, FoldedPReLU(child.weight.item()))
     return model.requires_grad_(False)
