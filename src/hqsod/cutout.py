@@ -68,8 +68,10 @@ def cut_out(image: Array, saliency: Array) -> Array:
 
 def _own_colours(image: Array, opacity: Array) -> Array:
     """(H, W, 3) colours of the object where it is mixed with what lies behind it."""
+    from numba import set_num_threads
     from pymatting import estimate_foreground_ml
 
+    set_num_threads(1)  # its parallel loops are so short that a second thread slows them down
     colours = estimate_foreground_ml(image / np.float32(255), opacity / np.float32(255))
     levels: Array = (colours * 255).round().astype(np.uint8)
     return levels

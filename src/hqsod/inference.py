@@ -65,10 +65,15 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
         SettingsError: a device or precision that is not to be had, or ONNX Runtime is missing.
     """
     path = find_weights(name)
+    about = f"{path} (sha256 {weights.sha256(path)[:16]})"  # enough to tell it from another
     if path.suffix == ".onnx":
-        return OnnxNetwork(path, device, precision)
+        if precision not in ("auto", "float32"):
+            raise SettingsError(f"--precision {precision} with {path.name}", "auto or float32")
+        return OnnxNetwork(open_onnx(path, device), about)
     where = choose_device(device)
-    return TorchNetwork(path, where, choose_precision(precision, where))
+    number = choose_precision(precision, where)
+    network, size = load_weights(path)
+    return TorchNetwork(_for_inference(network, where, number), size, about, where, number)
 
 
 def find_weights(name: str | Path | None) -> Path:
@@ -108,18 +113,36 @@ def load_weights(path: Path) -> tuple[PurNet, int]:
     return load_purnet(state), int(metadata.get("size", SIZE))
 
 
-class TorchNetwork:
-    """PurNet, folded for inference. Args: see `load_network`; attributes: `SaliencyNetwork`."""
+def _for_inference(network: PurNet, device: torch.device, precision: torch.dtype) -> PurNet:
+    """The network folded, in the layout convolutions are fastest in, where it is to run."""
+    for part in fold(network).children():  # the mean and deviation of pictures stay float32
+        part.to(precision)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
+    return network.to(device)
 
-    def __init__(self, path: Path, device: torch.device, precision: torch.dtype) -> None:
-        network, self.size = load_weights(path)
-        # Only the parts become bf16: the mean and deviation of pictures stay float32.
-        for part in fold(network).children():
-            part.to(precision)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
-        self._network, self._device, self._precision = network.to(device), device, precision
+
+class TorchNetwork:
+    """PurNet in PyTorch; see `SaliencyNetwork`.
+
+    Args:
+        network: in eval mode, on `device`, its parts in `precision`.
+        size: what it was trained at.
+        weights: which they are, for the user.
+        device: where it runs.
+        precision: of its convolutions.
+    """
+
+    def __init__(
+        self,
+        network: PurNet,
+        size: int,
+        weights: str,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        self.size, self._network, self._device, self._precision = size, network, device, precision
         self.batch = 16 if device.type == "cuda" else 1
-        self.about = f"{_identity(path)} on {describe(device, precision)}"
+        self.about = f"{weights} on {describe(device, precision)}"
 
     @torch.inference_mode()
     def __call__(self, images: Array) -> Maps:
@@ -148,16 +171,18 @@ class TorchNetwork:
 
 
 class OnnxNetwork:
-    """An exported network in ONNX Runtime. Args: see `load_network`."""
+    """An exported network in ONNX Runtime; see `SaliencyNetwork`.
 
-    def __init__(self, path: Path, device: str, precision: str) -> None:
-        if precision not in ("auto", "float32"):
-            raise SettingsError(f"--precision {precision} with {path.name}", "auto or float32")
-        self._session = open_onnx(path, device)
-        self.size = int(self._session.get_modelmeta().custom_metadata_map["size"])
-        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+    Args:
+        session: see `open_onnx`.
+        weights: which they are, for the user.
+    """
+
+    def __init__(self, session: InferenceSession, weights: str) -> None:
+        provider = session.get_providers()[0].removesuffix("ExecutionProvider")
+        self._session, self.size = session, int(session.get_modelmeta().custom_metadata_map["size"])
         self.batch = 1 if provider == "CPU" else 16
-        self.about = f"{_identity(path)} on ONNX Runtime ({provider}), float32"
+        self.about = f"{weights} on ONNX Runtime ({provider}), float32"
 
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`."""
@@ -203,8 +228,3 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
             "a file that hqsod export wrote",
         )
     return session
-
-
-def _identity(path: Path) -> str:
-    """A weights file for the user: its path and enough of its hash to tell it from another."""
-    return f"{path} (sha256 {weights.sha256(path)[:16]})"

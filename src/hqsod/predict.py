@@ -109,15 +109,11 @@ class Predictor:
         maps: list[Maps] = []
         for first in range(0, len(images), self.batch):
             read = [pixels(image) for image in images[first : first + self.batch]]
-            made = self.maps([self.prepare(image) for image in read])
+            made = self.maps([prepare(image, self.size) for image in read])
             maps += [
                 restore(small, image.shape[:2]) for small, image in zip(made, read, strict=True)
             ]
         return maps
-
-    def prepare(self, image: Array) -> Array:
-        """A picture as the network sees it, (S, S, 3) uint8."""
-        return pictures.resize(image, (self.size, self.size), Image.Resampling.BILINEAR)
 
     def maps(self, prepared: Sequence[Array]) -> Maps:
         """(B, S, S) float32 maps of prepared pictures."""
@@ -139,6 +135,11 @@ def pixels(image: Picture) -> Array:
     return image
 
 
+def prepare(image: Array, size: int) -> Array:
+    """A picture as the network sees it, (size, size, 3) uint8; as in training."""
+    return pictures.resize(image, (size, size), Image.Resampling.BILINEAR)
+
+
 def restore(saliency: Maps, size: tuple[int, int]) -> Maps:
     """Bring a map to the size of its picture, (height, width)."""
     result = cv2.resize(saliency, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -152,9 +153,9 @@ class _Read(NamedTuple):
     prepared: Array
 
 
-def _read(predictor: Predictor, source: pictures.Source) -> _Read:
+def _read(size: int, source: pictures.Source) -> _Read:
     image = pictures.read_image(source)
-    return _Read(image, predictor.prepare(image))
+    return _Read(image, prepare(image, size))
 
 
 def _make(predictor: Predictor, batch: Sequence[_Read]) -> list[Maps]:
@@ -191,7 +192,7 @@ def predict(
         require_pymatting()
     work = Work(
         description="predicting",
-        read=partial(_read, predictor),
+        read=partial(_read, predictor.size),
         make=partial(_make, predictor),
         draw={out / ("" if kind == "maps" else kind): partial(_draw, kind) for kind in kinds},
         batch=predictor.batch,
@@ -201,5 +202,5 @@ def predict(
 
 def predict_one(source: BinaryIO, predictor: Predictor, kind: str = "maps") -> bytes:
     """The result of one picture as a PNG file; see `predict`."""
-    read = _read(predictor, source)
+    read = _read(predictor.size, source)
     return pictures.encode_png(_draw(kind, read, _make(predictor, [read])[0]))
