@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hqsod.errors import InputError, OutputError, SettingsError, TrainingError
+from hqsod.images import pad
 from hqsod.losses import UNLABELLED
+from hqsod.manifest import Manifest, Record
 from hqsod.models.purnet import build_purnet, load_purnet
 from hqsod.training import loop
 from hqsod.training.checkpoints import Journal, newest_state, save_state
@@ -28,7 +30,8 @@ from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import read_recipe
 from hqsod.training.stages import Augmentation, LoopSettings, Optimizer, Recipe
 from hqsod.training.store import Example, Store, find_source, open_store
-from tests.conftest import write_pair
+from hqsod.types import Placement
+from tests.conftest import save, write_pair
 from tests.training_job import CHANGES, command, finish, kill_when, losses
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +257,20 @@ def test_published_superpixels_are_read(tmp_path: Path, cache: Path) -> None:
     superpixels = open_store(find_source(tmp_path, None, None), 32, 20)[0].superpixels
     assert (superpixels[:, :16] == 0).all()
     assert (superpixels[:, 16:] == 1).all()
+
+
+def test_the_border_of_a_built_data_set_is_cropped_away(tmp_path: Path, cache: Path) -> None:
+    placement = Placement.centred((20, 40), (40, 40))
+    for kind, value in (("images", 200), ("masks", 0), ("hq-masks", 255)):
+        shape = (20, 40, 3) if kind == "images" else (20, 40)
+        save(tmp_path / kind / "a.png", pad(np.full(shape, value, np.uint8), placement))
+    with Manifest.open(tmp_path, create=True) as manifest:
+        manifest.add_recipe("key", {})
+        manifest.append(Record("a", "built", "key", {}, placement=placement))
+    for masks, value in (("masks", 0), ("hq-masks", 255)):
+        example = open_store(find_source(tmp_path, None, masks), 32, 20)[0]
+        assert (example.image == 200).all()
+        assert (example.mask == value).all()
 
 
 def test_a_split_depends_on_names_alone() -> None:

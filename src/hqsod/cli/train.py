@@ -41,7 +41,9 @@ def train(
         Path | None, typer.Option(help="Data set to validate on; else a part is held out.")
     ] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the photographs.")] = None,
-    masks: Annotated[str | None, typer.Option(help="Folder of the masks.")] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="Folder of the masks; masks or hq-masks for DUTS-HQ.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
 ) -> None:

@@ -110,9 +110,16 @@ def draw(stem: str) -> float:
 def find_source(folder: Path, image_folder: str | None, mask_folder: str | None) -> Source:
     """The pairs of a data set, and where their pictures lie if hqsod has built it.
 
+    Args:
+        folder: the data set.
+        image_folder: see `find_pairs`; `images` where only masks are named, as in DUTS-HQ.
+        mask_folder: see `find_pairs`; `masks` or `hq-masks` for DUTS-HQ.
+
     Raises:
         InputError: see `find_pairs`.
     """
+    if mask_folder is not None and image_folder is None and (folder / "images").is_dir():
+        image_folder = "images"
     pairs = find_pairs(folder, image_folder, mask_folder)
     if not (folder / MANIFEST).is_file():
         return Source(pairs, {})
