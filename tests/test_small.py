@@ -1,0 +1,104 @@
+"""The small refiner: the compact network at its own size, what it keeps and what it redraws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hqsod import weights
+from hqsod.build.refine import load_refiner
+from hqsod.build.small import SmallRefiner
+from hqsod.errors import InputError
+from hqsod.images import Array
+from hqsod.models.compact_refiner import CompactRefiner
+
+from .conftest import random_picture
+
+CPU = torch.device("cpu")
+
+
+def small_refiner(network: CompactRefiner, side: int = 64) -> SmallRefiner:
+    return SmallRefiner("small", "", network.eval(), CPU, torch.float32, side)
+
+
+class Painter(CompactRefiner):
+    """Says that what is red in the picture is the object, whatever the mask."""
+
+    def __init__(self) -> None:
+        super().__init__((8, 12, 16))
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        return 20 * (images[:, :1] - images[:, 2:])
+
+
+def scene(height: int, width: int) -> tuple[Array, Array]:
+    """A red ellipse on blue, and its mask."""
+    truth = np.zeros((height, width), np.uint8)
+    centre, axes = (width // 2, height // 2), (width // 4, height // 4)
+    truth = np.asarray(cv2.ellipse(truth, centre, axes, 20, 0, 360, 255, -1), np.uint8)
+    image = np.where(truth[..., None] > 0, (200, 0, 0), (0, 0, 200)).astype(np.uint8)
+    return image, truth
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 150), width=st.integers(1, 150), seed=st.integers(0, 99))
+def test_what_the_network_leaves_alone_keeps_its_contour(
+    height: int, width: int, seed: int
+) -> None:
+    """An untrained network changes nothing: not a pixel of a mask that it only saw reduced."""
+    image, mask = random_picture((height, width, 3), seed), random_picture((height, width), seed)
+    refined = small_refiner(CompactRefiner((8, 12, 16)))(image, mask)
+    assert refined.dtype == np.uint8
+    assert np.array_equal(refined > 127, mask > 127)
+
+
+@pytest.mark.parametrize("size", [(60, 50), (300, 220)])
+def test_what_it_changes_is_redrawn(size: tuple[int, int]) -> None:
+    image, truth = scene(*size)
+    mask = truth.copy()
+    mask[:, : size[1] // 2] = 0
+    refined = small_refiner(Painter())(image, mask)
+    assert ((refined > 127) == (truth > 127)).mean() > 0.98
+    right = np.s_[:, size[1] // 2 + 8 :]
+    assert np.array_equal(refined[right] > 127, mask[right] > 127)
+
+
+def test_the_canvas_around_a_picture_is_left_out() -> None:
+    """The same result with and without it, and nothing on it."""
+    image, truth = scene(120, 100)
+    mask = cv2.circle(truth.copy(), (30, 60), 12, 0, -1)
+    framed = [np.pad(layer, ((40, 50), (70, 30), (0, 0))[: layer.ndim]) for layer in (image, mask)]
+    refiner = small_refiner(Painter())
+    refined = refiner(*framed)
+    assert np.array_equal(refined[40:160, 70:170], refiner(image, mask))
+    refined[40:160, 70:170] = 0
+    assert not refined.any()
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_masks_without_a_contour_pass(level: int) -> None:
+    for image in (random_picture((90, 70, 3)), np.zeros((90, 70, 3), np.uint8)):
+        mask = np.full((90, 70), level, np.uint8)
+        refined = small_refiner(CompactRefiner((8, 12, 16)))(image, mask)
+        assert np.array_equal(refined > 127, mask > 127)
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="same H and W"):
+        small_refiner(Painter())(random_picture((40, 40, 3)), random_picture((40, 41)))
+
+
+def test_a_weights_file_is_known_for_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    weights.save(file, CompactRefiner((8, 12, 16)).state_dict(), {})
+    refiner = load_refiner(str(file), CPU, torch.float32)
+    assert isinstance(refiner, SmallRefiner)
+    assert refiner.name == str(file)
+    assert refiner.weights == weights.sha256(file)
