@@ -240,6 +240,11 @@ def test_any_size_and_memory_layout(refiner: refine.Refiner, size: tuple[int, in
     assert np.array_equal(flipped, refined)
 
 
+def test_a_line_is_no_picture() -> None:
+    with pytest.raises(InputError, match="101 x 1 pixels"):
+        small_refiner(side=100)(*pair(1, 101))
+
+
 def test_guided_finds_the_edge_of_the_picture() -> None:
     image, truth = pair(640, 480)
     rough = np.roll(truth, 4, axis=1)

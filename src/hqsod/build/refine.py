@@ -23,7 +23,7 @@ from hqsod import weights
 from hqsod.build.guided import guided_filter
 from hqsod.build.small import SmallRefiner
 from hqsod.devices import is_out_of_memory
-from hqsod.errors import SettingsError
+from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array, require_pair
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
 from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
@@ -61,7 +61,7 @@ class Refiner(Protocol):
             (H, W) uint8: 255 times the probability of foreground.
 
         Raises:
-            InputError: shapes or types differ from these.
+            InputError: shapes or types differ from these, or the picture is a mere line.
             SettingsError: the memory does not hold one pass.
         """
         ...
@@ -179,6 +179,11 @@ class CascadeRefiner:
             (1, 1, H, W) in [0, 1].
         """
         size = picture.shape[-2:]
+        if min(size) * self._side < max(size):
+            raise InputError(
+                f"a picture of {size[1]} x {size[0]} pixels",
+                f"a long side of at most {self._side} times the short one",
+            )
         small = _fit(picture, self._side, "bicubic"), _fit(mask, self._side, "bilinear")
         if not self._local:
             return _restore(self._predict(*small)[1], size)
@@ -251,7 +256,7 @@ class CascadeRefiner:
 def pixels_that_fit(network: CascadePSP) -> int:
     """How many pixels, over all crops, pass the network at once."""
     if network.device.type != "cuda":
-        return SIDE * SIDE  # on a processor larger batches are no faster
+        return SIDE * SIDE  # enough to keep a processor busy
     free, _ = torch.cuda.mem_get_info(network.device)
     return free // (COPIES * network.widest * network.dtype.itemsize)
 
