@@ -41,10 +41,15 @@ _SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
+def _name(source: Source) -> str:
+    """What messages call the source: its path, or an open file's name."""
+    return str(source if isinstance(source, Path) else getattr(source, "name", "the picture"))
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
     """Open a picture, its header checked; every decoder's complaint becomes an InputError."""
-    name = getattr(source, "name", source)
+    name = _name(source)
     try:
         with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
@@ -120,7 +125,7 @@ def read_mask(source: Source) -> Array:
     Raises:
         InputError: as `read_image`, or the file has colours, which say nothing of a mask.
     """
-    name = getattr(source, "name", source)
+    name = _name(source)
     with _opened(source) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image))
         if upright.mode in ("1", "L"):
