@@ -18,7 +18,7 @@ from hqsod.images import Array
 from hqsod.models.compact_refiner import CompactRefiner, refine
 from hqsod.models.resnet import fold_batchnorm
 
-SIDE = 200  # of the picture the network sees, in pixels: as in training
+SIDE = 400  # of the picture the network sees, in pixels: its training pictures' and DUTS's
 
 
 class SmallRefiner:

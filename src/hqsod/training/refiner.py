@@ -59,11 +59,11 @@ class Damage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crop: int = Field(default=96, ge=32)
+    crop: int = Field(default=160, ge=32)
     factors: tuple[int, ...] = (1, 2, 4, 4, 4, 4)
     intact: Share = 0.25
-    iou: tuple[Share, Share] = (0.75, 1.0)
-    zoom: tuple[float, float] = (0.4, 0.8)
+    iou: tuple[Share, Share] = (0.8, 1.0)
+    zoom: tuple[float, float] = (1.0, 1.0)
     colour: float = Field(default=0.25, ge=0, lt=1)
     degraded: Share = 0.25
 
