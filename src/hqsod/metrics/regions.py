@@ -9,6 +9,7 @@ where a score has a published rule for such cases, that rule holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from hqsod.metrics.comparison import EPS, Comparison
 F_BETA2 = 0.3
 
 Curve = NDArray[np.float64]
-Counts = NDArray[np.int64 | np.float64] | int
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,17 @@ def tally(pair: Comparison) -> Tally:
     """Count salient pixels at every threshold."""
     # Truncated, not rounded: the reference casts to uint8.
     steps = (pair.scale * 255).astype(np.uint8)
-    at_least = []
-    for counts in (pair.foreground, pair.background):
-        by_step = np.zeros(256, np.int64)
-        np.add.at(by_step, steps, counts)
-        at_least.append(by_step[::-1].cumsum()[::-1])
+    at_least = [
+        np.bincount(steps, counts, minlength=256)[::-1].cumsum()[::-1].astype(np.int64)
+        for counts in (pair.foreground, pair.background)
+    ]
     return Tally(at_least[0], at_least[1], pair.area, pair.pixels)
 
 
 def curves(counted: Tally) -> Curves:
     """Precision, recall, F-measure and E-measure at the thresholds 0 to 255."""
     precision = _ratio(counted.hits, counted.hits + counted.alarms)
-    recall = _ratio(counted.hits, counted.area)
+    recall = counted.hits / max(counted.area, 1)
     e_curve = e_measure(counted.hits, counted.alarms, counted.area, counted.pixels)
     return Curves(precision, recall, f_measure(precision, recall), e_curve)
 
@@ -98,13 +98,12 @@ def e_measure(hits: Counts, alarms: Counts, area: int, pixels: int) -> Curve:
         hits, alarms: salient pixels inside and outside the ground truth.
         area, pixels: foreground pixels of the ground truth, and all pixels.
     """
-    hits, alarms = np.asarray(hits, np.float64), np.asarray(alarms, np.float64)
     salient = hits + alarms
     scale = max(pixels - 1, 1)
     if area == 0:
-        return np.asarray((pixels - salient) / scale)
+        return (pixels - salient) / scale
     if area == pixels:
-        return np.asarray(salient / scale)
+        return salient / scale
     map_mean, truth_mean = salient / pixels, area / pixels
     cells = (
         (hits, 1 - map_mean, 1 - truth_mean),
@@ -112,18 +111,18 @@ def e_measure(hits: Counts, alarms: Counts, area: int, pixels: int) -> Curve:
         (area - hits, -map_mean, 1 - truth_mean),
         (pixels - area - alarms, -map_mean, -truth_mean),
     )
-    total = np.zeros_like(salient)
+    enhanced = np.zeros(np.shape(salient))
     for count, map_bias, truth_bias in cells:
         alignment = 2 * map_bias * truth_bias / (map_bias**2 + truth_bias**2 + EPS)
-        total += count * (alignment + 1) ** 2 / 4
-    return total / scale
+        enhanced = enhanced + count * (alignment + 1) ** 2 / 4
+    return enhanced / scale
 
 
 def adaptive(pair: Comparison) -> tuple[float, float]:
     """F-measure and E-measure of the map cut at twice its mean saliency, at most 1."""
     salient = _adaptive_levels(pair)
     hits, alarms = pair.foreground[salient].sum(), pair.background[salient].sum()
-    f = f_measure(_ratio(hits, hits + alarms), _ratio(hits, pair.area))
+    f = f_measure(_ratio(hits, hits + alarms), hits / max(pair.area, 1))
     return float(f), float(e_measure(hits, alarms, pair.area, pair.pixels))
 
 
@@ -160,10 +159,9 @@ def dice(pair: Comparison, threshold: int = 128) -> float:
     return 2 * hits / sizes if sizes else 1.0
 
 
-def _ratio(part: Counts, whole: Counts) -> Curve:
-    """part / whole, and 0 where whole is 0."""
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Curve:
+    """part / whole, and 0 where both are 0."""
+    return np.asarray(part / (whole + (whole == 0)))
 
 
 def _adaptive_levels(pair: Comparison) -> NDArray[np.bool_]:

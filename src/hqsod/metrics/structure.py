@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,31 +41,19 @@ def _evenness(counts: NDArray[np.int64], values: _Array) -> float:
 
 
 def _region_score(pair: Comparison) -> float:
-    weights = pair.counts.sum(axis=(1, 2)) / pair.pixels
-    scores = [
-        weight * _similarity(background, foreground, pair.scale)
-        for weight, (background, foreground) in zip(weights, pair.counts, strict=True)
-        if weight
-    ]
-    return float(sum(scores))
-
-
-def _similarity(
-    background: NDArray[np.int64], foreground: NDArray[np.int64], scale: _Array
-) -> float:
-    """Structural similarity of map and ground truth over one quadrant (eq. 2)."""
-    counts = background + foreground
-    pixels, area = int(counts.sum()), int(foreground.sum())
-    map_mean, truth_mean = counts @ scale / pixels, area / pixels
-    if np.count_nonzero(counts) == 1:
-        map_mean = scale[np.argmax(counts)]  # exactly: what deviates is rounding
-    bias = scale - map_mean
-    freedom = max(pixels - 1, 1)
-    map_variance = counts @ bias**2 / freedom
+    """Structural similarity of map and ground truth in the quadrants, by their sizes (eq. 2)."""
+    quadrants = pair.counts[pair.counts.any(axis=(1, 2))]
+    foreground, counts = quadrants[:, 1], quadrants.sum(axis=1)
+    pixels, area = counts.sum(axis=1), foreground.sum(axis=1)
+    map_mean, truth_mean = counts @ pair.scale / pixels, area / pixels
+    constant = np.count_nonzero(counts, axis=1) == 1  # what deviates there is rounding
+    map_mean[constant] = pair.scale[counts[constant].argmax(axis=1)]
+    bias = pair.scale - map_mean[:, None]
+    freedom = np.maximum(pixels - 1, 1)
+    map_variance = (counts * bias**2).sum(axis=1) / freedom
     truth_variance = area * (1 - truth_mean) / freedom
-    covariance = (foreground @ bias - truth_mean * (counts @ bias)) / freedom
+    covariance = ((foreground - truth_mean[:, None] * counts) * bias).sum(axis=1) / freedom
     top = 4 * map_mean * truth_mean * covariance
     bottom = (map_mean**2 + truth_mean**2) * (map_variance + truth_variance)
-    if top != 0:
-        return cast(float, top / (bottom + EPS))
-    return 1.0 if bottom == 0 else 0.0
+    similarity = np.where(bottom == 0, 1.0, top / (bottom + EPS))
+    return float(similarity @ pixels / pair.pixels)
