@@ -17,6 +17,12 @@ CITATIONS = {
   booktitle = {IEEE International Conference on Computer Vision Workshops},
   year      = {2021}
 }""",
+    "edsr": """@inproceedings{lim2017enhanced,
+  title     = {Enhanced Deep Residual Networks for Single Image Super-Resolution},
+  author    = {Lim, Bee and Son, Sanghyun and Kim, Heewon and Nah, Seungjun and Lee, Kyoung Mu},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition Workshops},
+  year      = {2017}
+}""",
     "cascadepsp": """@inproceedings{cheng2020cascadepsp,
   title     = {{CascadePSP}: Toward Class-Agnostic and Very High-Resolution Segmentation via
                Global and Local Refinement},
