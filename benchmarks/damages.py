@@ -1,8 +1,7 @@
 """Ways in which masks go wrong, to test whether the ranking of doubtful masks finds them.
 
 Each kind is a function `(image, mask, other, rng) -> mask` of bool masks, `other` being the mask of
-another picture at this picture's size. The kinds in `TUNED` are those that build/quality.py was
-fitted on; those in `HELD_OUT` it never saw.
+another picture at this picture's size.
 """
 
 from __future__ import annotations
@@ -115,8 +114,6 @@ def coarse(image: Picture, mask: Mask, other: Mask, rng: np.random.Generator) ->
         return np.asarray(convex_hull_image(mask), bool)
     points = np.argwhere(mask)[:, ::-1].astype(np.float32)
     drawn = np.zeros(mask.shape, np.uint8)
-    (x, y), axes, angle = cv2.fitEllipse(points[:: max(len(points) // 2000, 1)])
-    (x, y), axes, angle = cv2.minAreaRect(points) if not np.isfinite(x) else ((x, y), axes, angle)
     mean, spread = points.mean(0), np.cov(points.T)
     values, vectors = np.linalg.eigh(spread)
     angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])))
@@ -174,14 +171,12 @@ def speckled(image: Picture, mask: Mask, other: Mask, rng: np.random.Generator) 
     return mask ^ (specks & band)
 
 
-TUNED: dict[str, Damage] = {
+KINDS: dict[str, Damage] = {
     "part missing": part_missing,
     "blob added": blob_added,
     "hole": hole,
     "shifted": shifted,
     "contour noise": contour_noise,
-}
-HELD_OUT: dict[str, Damage] = {
     "over-smooth": over_smooth,
     "wrong object": wrong_object,
     "coarse outline": coarse,
@@ -190,4 +185,3 @@ HELD_OUT: dict[str, Damage] = {
     "half gone": half_gone,
     "speckled": speckled,
 }
-KINDS = TUNED | HELD_OUT

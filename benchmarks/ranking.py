@@ -1,15 +1,15 @@
 """Does the ranking of doubtful masks find the damaged ones?
 
-    python benchmarks/ranking.py fit DATA      # fits the weights of build/quality.py
-    python benchmarks/ranking.py rank DATA     # builds, damages, ranks: results/ranking.json
+    python benchmarks/ranking.py DATA
 
-DATA holds `images/` and `masks/`. Half of the pictures, by a hash of their names, are for fitting,
-the others for ranking. `fit` prints the weights, and what they are worth on a kind of damage that
-they were fitted without (each kind in turn), on pictures that they were not fitted on.
+DATA holds `images/` and `masks/`. Pictures and masks pass the build's own steps (recipe `preview`,
+nothing is written). Damaged is either the mask that goes in, which the refiner may keep so, or the
+refined mask that comes out. Half of the pictures, by a hash of their names, are for fitting the
+weights of build/quality.py, the others for ranking them. A kind of damage is ranked by weights that
+were fitted without it: kind and picture are both new to them.
 
-`rank` enlarges pictures and masks as the preview recipe does and damages either the mask that goes
-into the build (the refiner may keep the damage) or the refined mask that comes out of it. Reported
-is how many of the damaged pairs stand in the first tenth when one pair in twenty is damaged.
+Reported is how many damaged pairs stand in the first tenth when one pair in twenty is damaged, and
+the weights fitted on all kinds, to be copied to build/quality.py.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import argparse
 import json
 import sys
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -31,10 +30,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import KINDS, damage
 from hqsod import images
-from hqsod.build import contour, quality
 from hqsod.build import pair as steps
 from hqsod.build.pair import Enlarged, Source
-from hqsod.build.quality import judge
+from hqsod.build.quality import OUTLIER, explained, judge
 from hqsod.build.recipes import RECIPES, Settings
 from hqsod.build.refine import load_refiner
 from hqsod.build.upscale import load_upscaler
@@ -43,15 +41,16 @@ from hqsod.types import Pair
 
 RESULTS = Path(__file__).parent / "results" / "ranking.json"
 SHARE, TENTH = 0.05, 0.1  # of the pairs that are damaged, and that a person looks at first
-KINDS_EACH = 3  # damages of each picture when fitting
+KINDS_EACH = 2  # damages of each picture
 SHRINKAGE = 0.1  # added to the variances: figures that say the same share their weight
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One mask: how it was damaged (`none`: not) and what its figures are."""
+    """A pair: where its damage entered (`none`, `source`, `refined`), its kind, its figures."""
 
     stem: str
+    where: str
     kind: str
     figures: dict[str, float]
 
@@ -79,91 +78,6 @@ def chunks(pairs: list[Pair]) -> Iterator[tuple[int, Pair, Pair]]:
         yield number, pair, pairs[(number + len(pairs) // 2) % len(pairs)]
 
 
-# ---- fit
-
-
-def judge_source(job: tuple[int, Pair, Pair]) -> list[Judged]:
-    """The picture's figures for its mask and for some damages of it, at the size it has."""
-    number, pair, other = job
-    cv2.setNumThreads(1)
-    image, mask = read(pair)
-    found = [Judged(pair.stem, "none", picture_figures(image, mask))]
-    for turn in range(KINDS_EACH):
-        kind = list(KINDS)[(number * KINDS_EACH + turn) % len(KINDS)]
-        wrong = damaged(pair, other, kind, image, mask)
-        if wrong is not None:
-            found.append(Judged(pair.stem, kind, picture_figures(image, wrong)))
-    return [one for one in found if one.figures]
-
-
-def picture_figures(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Empty where the mask has no contour: such a mask needs no fitting to be doubted."""
-    small = contour.reduce(mask.astype(np.uint8) * 255) > 127
-    figures = contour.examine(contour.reduce(image), small)
-    return quality.explained(figures) if figures else {}
-
-
-def discriminant(x: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """Fisher's linear discriminant between right and damaged masks."""
-    right, wrong = x[~bad], x[bad]
-    spread = np.cov(right.T) + np.cov(wrong.T) + SHRINKAGE * np.eye(x.shape[1])
-    return np.linalg.solve(spread, wrong.mean(0) - right.mean(0))
-
-
-def fit(pairs: list[Pair], workers: int) -> None:
-    with ProcessPoolExecutor(workers) as pool:
-        many = pool.map(judge_source, chunks(pairs), chunksize=16)
-        judged = [one for found in many for one in found]
-    names = list(judged[0].figures)
-    values = np.array([[one.figures[name] for name in names] for one in judged])
-    kinds = np.array([one.kind for one in judged])
-    ranking = np.array([for_ranking(one.stem) for one in judged])
-    centre, spread = values[~ranking].mean(0), values[~ranking].std(0)
-    x = np.clip((values - centre) / spread, -quality.OUTLIER, quality.OUTLIER)
-
-    def found(kind: str, columns: list[int]) -> float:
-        """Share of this kind that stands in the first tenth, fitted without it."""
-        fitting = ~ranking & (kinds != kind)
-        weights = discriminant(x[fitting][:, columns], kinds[fitting] != "none")
-        doubt = x[ranking][:, columns] @ weights
-        limit = np.quantile(doubt[kinds[ranking] == "none"], 1 - allowed())
-        return float(np.mean(doubt[kinds[ranking] == kind] > limit))
-
-    every = list(range(len(names)))
-    shares = {kind: found(kind, every) for kind in KINDS}
-    right = np.count_nonzero(kinds == "none")
-    print(f"{right} right masks, {len(kinds) - right} damaged")
-    for kind, share in shares.items():
-        print(f"  {kind:16} {share:.3f}")
-    mean = float(np.mean(list(shares.values())))
-    print(f"mean over kinds, each fitted without it: {mean:.3f}; without the figure")
-    for column, name in enumerate(names):
-        others = [other for other in every if other != column]
-        without = float(np.mean([found(kind, others) for kind in KINDS]))
-        print(f"  {name:16} {without:.3f} ({without - mean:+.3f})")
-    weights = discriminant(x[~ranking], kinds[~ranking] != "none")
-    for name, middle, deviation, weight in zip(names, centre, spread, weights, strict=True):
-        print(f'    "{name}": ({middle:.3f}, {deviation:.3f}, {weight:.2f}),')
-    doubt = x[~ranking] @ weights
-    for label, which in (
-        ("right", kinds[~ranking] == "none"),
-        ("damaged", kinds[~ranking] != "none"),
-    ):
-        print(
-            label,
-            "doubt at 10, 50, 90, 95 %:",
-            np.quantile(doubt[which], (0.1, 0.5, 0.9, 0.95)).round(2),
-        )
-
-
-def allowed() -> float:
-    """Share of the right masks that fit into the first tenth beside nine of ten damaged ones."""
-    return (TENTH - 0.9 * SHARE) / (1 - SHARE)
-
-
-# ---- rank
-
-
 def settings() -> Settings:
     recipe = RECIPES["preview"]
     names = {"recipe": recipe.name, "upscaler": recipe.upscaler, "refiner": recipe.refiner}
@@ -181,42 +95,67 @@ def enlarge(pair: Pair, image: np.ndarray, mask: np.ndarray) -> Enlarged:
     return steps.enlarge(source, upscaler([image])[0], refiner, 0.0)
 
 
-def judge_built(job: tuple[int, Pair, Pair]) -> list[tuple[str, str, float]]:
-    """Where the damage entered (`none`, `source`, `refined`), its kind, and the score."""
+def figures(image: np.ndarray, upscaled: np.ndarray, refined: np.ndarray) -> dict[str, float]:
+    """Empty where the mask has no contour: such a mask needs no fitting to be doubted."""
+    quality = judge(image, upscaled, refined)
+    return explained(quality.picture, quality.change) if quality.picture else {}
+
+
+def judge_built(job: tuple[int, Pair, Pair]) -> list[Judged]:
+    """One picture as it is, and with some kinds of damage, each entering in both places."""
     number, pair, other = job
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     image, mask = read(pair)
     right = enlarge(pair, image, mask)
-    found = [("none", "none", judge(right.image, right.mask, right.refined).score)]
-    kind = list(KINDS)[number % len(KINDS)]
-    wrong = damaged(pair, other, kind, image, mask)
-    if wrong is None:
-        return found
-    built = enlarge(pair, image, wrong)
-    found.append(("source", kind, judge(built.image, built.mask, built.refined).score))
-    found.append(("refined", kind, judge(right.image, right.mask, built.refined).score))
-    return found
+    found = [Judged(pair.stem, "none", "none", figures(right.image, right.mask, right.refined))]
+    for turn in range(KINDS_EACH):
+        kind = list(KINDS)[(number * KINDS_EACH + turn) % len(KINDS)]
+        wrong = damaged(pair, other, kind, image, mask)
+        if wrong is None:
+            continue
+        built = enlarge(pair, image, wrong)
+        for where, before in (("source", built.mask), ("refined", right.mask)):
+            judged = figures(built.image, before, built.refined)
+            found.append(Judged(pair.stem, where, kind, judged))
+    return [one for one in found if one.figures]
 
 
-def rank(pairs: list[Pair], workers: int) -> None:
-    pairs = [pair for pair in pairs if for_ranking(pair.stem)]
-    with ProcessPoolExecutor(workers) as pool:
-        rows = [row for found in pool.map(judge_built, chunks(pairs), chunksize=4) for row in found]
-    right = np.array([score for where, _, score in rows if where == "none"])
-    result: dict[str, object] = {"pairs": len(pairs), "flagged_right": float(np.mean(right < 0.5))}
-    for where in ("source", "refined"):
-        scores = defaultdict(list)
-        for entry, kind, score in rows:
-            if entry == where:
-                scores[kind].append(score)
-        result[where] = {kind: share_found(right, np.array(scores[kind])) for kind in KINDS}
-        every = np.concatenate([scores[kind] for kind in KINDS])
-        result[where] |= {"all": share_found(right, every), "flagged": float(np.mean(every < 0.5))}
-    both = np.array([score for where, _, score in rows if where != "none"])
-    result["both"] = share_found(right, both)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+def discriminant(x: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Fisher's linear discriminant between right and damaged masks."""
+    right, wrong = x[~bad], x[bad]
+    spread = np.cov(right.T) + np.cov(wrong.T) + SHRINKAGE * np.eye(x.shape[1])
+    return np.linalg.solve(spread, wrong.mean(0) - right.mean(0))
+
+
+class Table:
+    """All pairs' figures in one array, with the two halves and the fits on one of them."""
+
+    def __init__(self, judged: list[Judged]) -> None:
+        self.names = list(judged[0].figures)
+        self.where = np.array([one.where for one in judged])
+        self.kind = np.array([one.kind for one in judged])
+        self.ranking = np.array([for_ranking(one.stem) for one in judged])
+        values = np.array([[one.figures[name] for name in self.names] for one in judged])
+        self.centre = values[~self.ranking].mean(0)
+        self.spread = values[~self.ranking].std(0)
+        self.x = np.clip((values - self.centre) / self.spread, -OUTLIER, OUTLIER)
+
+    def fit(self, columns: list[int], without: str = "") -> np.ndarray:
+        """Weights fitted on the first half, without one kind of damage."""
+        rows = ~self.ranking & (self.kind != without)
+        return discriminant(self.x[rows][:, columns], self.kind[rows] != "none")
+
+    def found(self, columns: list[int]) -> dict[str, dict[str, float]]:
+        """For each entry and kind: share in the first tenth, on the second half."""
+        shares: dict[str, dict[str, float]] = {"source": {}, "refined": {}}
+        for kind in KINDS:
+            trust = -(self.x[:, columns] @ self.fit(columns, kind))
+            right = trust[self.ranking & (self.kind == "none")]
+            for where, share in shares.items():
+                rows = self.ranking & (self.kind == kind) & (self.where == where)
+                share[kind] = share_found(right, trust[rows])
+        return shares
 
 
 def share_found(right: np.ndarray, wrong: np.ndarray, draws: int = 400) -> float:
@@ -231,20 +170,59 @@ def share_found(right: np.ndarray, wrong: np.ndarray, draws: int = 400) -> float
     return round(float(np.mean(shares)), 3)
 
 
+def mean(shares: dict[str, dict[str, float]]) -> float:
+    return float(np.mean([list(share.values()) for share in shares.values()]))
+
+
+def report(table: Table) -> dict[str, object]:
+    every = list(range(len(table.names)))
+    shares = table.found(every)
+    without = {
+        name: round(mean(table.found([n for n in every if n != column])) - mean(shares), 3)
+        for column, name in enumerate(table.names)
+    }
+    weights = table.fit(every)
+    doubt = table.x @ weights
+    right = doubt[table.ranking & (table.kind == "none")]
+    return {
+        "pairs_ranked": int(np.count_nonzero(table.ranking & (table.kind == "none"))),
+        "damaged_ranked": int(np.count_nonzero(table.ranking & (table.kind != "none"))),
+        "first_tenth": shares,
+        "mean": {where: round(float(np.mean(list(s.values()))), 3) for where, s in shares.items()}
+        | {"both": round(mean(shares), 3)},
+        "change_without_figure": without,
+        "right_doubt": dict(
+            zip(
+                ("50 %", "90 %", "95 %"), np.quantile(right, (0.5, 0.9, 0.95)).round(2), strict=True
+            )
+        ),
+        "weights": {
+            name: [round(float(v), 3) for v in values]
+            for name, *values in zip(table.names, table.centre, table.spread, weights, strict=True)
+        },
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("fit", "rank"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--pairs", type=int, default=1500)
+    parser.add_argument("--pairs", type=int, default=800)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rows", type=Path, help="keep the figures here, or take them from here")
     options = parser.parse_args()
-    pairs = list(find_pairs(options.data))
-    chosen = np.random.default_rng(0).permutation(len(pairs))[: options.pairs]
-    pairs = [pairs[index] for index in chosen]
-    if options.what == "fit":
-        fit(pairs, options.workers)
+    if options.rows and options.rows.is_file():
+        judged = [Judged(**row) for row in json.loads(options.rows.read_text())]
     else:
-        rank(pairs, options.workers)
+        pairs = list(find_pairs(options.data))
+        chosen = np.random.default_rng(0).permutation(len(pairs))[: options.pairs]
+        with ProcessPoolExecutor(options.workers) as pool:
+            work = chunks([pairs[index] for index in chosen])
+            judged = [one for many in pool.map(judge_built, work, chunksize=4) for one in many]
+        if options.rows:
+            options.rows.write_text(json.dumps([asdict(one) for one in judged]))
+    text = json.dumps(report(Table(judged)), indent=1) + "\n"
+    RESULTS.write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

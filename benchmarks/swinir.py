@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -87,9 +88,16 @@ def run(turns: int) -> dict[str, object]:
         "spandrel_autocast_bf16": lambda: with_autocast(peer, image),
         "hqsod_bf16": lambda: ours[torch.bfloat16](image),
     }
-    reference = variants[PEER]()
-    differences = {name: compare(variant(), reference) for name, variant in variants.items()}
-    seconds = take_turns(variants, turns)
+    results: dict[str, Tensor] = {}
+
+    def keeping(name: str) -> Callable[[], None]:
+        def run_and_keep() -> None:
+            results[name] = variants[name]()
+
+        return run_and_keep
+
+    seconds = take_turns({name: keeping(name) for name in variants}, turns)
+    differences = {name: compare(result, results[PEER]) for name, result in results.items()}
     return {
         "what": f"SwinIR-L x4, one picture of {SIDE} x {SIDE}, medians of {turns} turns",
         "seconds": {name: round(median(times), 3) for name, times in seconds.items()},

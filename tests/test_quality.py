@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqsod.build import contour
 from hqsod.build.quality import WEIGHTS, explained, judge
 from tests.golden import inputs
 
@@ -77,16 +74,16 @@ def test_a_damaged_refinement_is_doubted(cat, damage) -> None:
     picture, mask = cat
     quality = judge(picture, mask, damage(mask))
     assert quality.score < 0.75 * score(picture, mask)
-    assert quality.iou < 0.95
+    assert quality.change.iou < 0.95
 
 
 def test_fog_is_doubted_and_a_soft_edge_is_not(cat) -> None:
     picture, mask = cat
     fog = np.where(mask > 0, np.uint8(140), np.uint8(0))
     assert judge(picture, mask, fog).flagged
-    assert judge(picture, mask, fog).fog > 0.3
+    assert judge(picture, mask, fog).change.fog > 0.3
     soft = cv2.GaussianBlur(mask, (0, 0), 2)
-    assert judge(picture, mask, soft).fog < 0.01
+    assert judge(picture, mask, soft).change.fog < 0.01
 
 
 def test_a_network_that_sees_something_else_is_heard(cat) -> None:
@@ -123,6 +120,6 @@ def test_any_mask_gets_finite_figures(height: int, width: int, seed: int) -> Non
 
 
 def test_every_figure_has_a_weight(cat) -> None:
-    figures = contour.examine(cat[0], cat[1] > 127)
-    assert figures is not None
-    assert set(explained(figures)) == set(WEIGHTS) == set(asdict(figures))
+    quality = judge(cat[0], cat[1], cat[1])
+    assert quality.picture is not None
+    assert set(explained(quality.picture, quality.change)) == set(WEIGHTS)

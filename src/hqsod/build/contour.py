@@ -29,7 +29,6 @@ BAND = 0.1  # of a band along the contour in which pixels are told apart
 SURROUND = 0.6  # of the background that surrounds the object
 BINS = (10, 12, 12)  # of a colour histogram: L, a, b
 NOISE = np.array([8, 4, 4, 2], np.float32)  # variances of L, a, b and texture that mean nothing
-SPECK = 2e-4  # of the picture: a smaller part is a speck
 KERNEL = np.ones((3, 3), np.uint8)
 
 
@@ -44,23 +43,17 @@ class Figures:
         side_contrast: of the contour's stretches, the tenth percentile of how different the two
             sides look: natural logarithm of their distance in deviations.
         surround_alike: how much the surround looks like the object by colour, 0 to 1.
-        colour_iou: overlap of the mask with the pixels that have the object's colours, 0 to 1.
         misfit: diameter of the largest patch near the contour that looks like the other side, as a
             share of the object's.
-        specks: number of specks.
         area: share of the picture that is object, 0 to 1.
-        border: share of the picture's border that is object, 0 to 1.
     """
 
     edge_weakest: float
     edge_excess: float
     side_contrast: float
     surround_alike: float
-    colour_iou: float
     misfit: float
-    specks: float
     area: float
-    border: float
 
 
 def reduce(array: Array) -> Array:
@@ -83,28 +76,22 @@ def examine(image: Array, mask: Mask) -> Figures | None:
     if np.count_nonzero(contour) < SHORTEST:
         return None
     diameter = float(np.sqrt(np.count_nonzero(mask)))
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
     edges = _edges(lab)
     depth = _depth(mask)
     channels = np.dstack([lab, _texture(lab[..., 0])]).astype(np.float32)
     sides = [cv2.erode(side.astype(np.uint8), KERNEL).astype(np.float32) for side in (mask, ~mask)]
-    near = cv2.dilate(edges, np.ones((5, 5), np.uint8))
+    near = np.asarray(cv2.dilate(edges, np.ones((5, 5), np.uint8)), np.float32)
     contrast = _contrast(*(_look(channels, side, REACH * diameter) for side in sides))
-    alike, overlap = _colours(lab, mask, (depth < 0) & (depth > -SURROUND * diameter))
+    surround = (depth < 0) & (depth > -SURROUND * diameter)
     inside = (depth > 4) & (depth < 9)
-    specks = areas(mask) < SPECK * mask.size
     return Figures(
         edge_weakest=_percentile(_along(near, contour, diameter), 3),
         edge_excess=float(edges[contour].mean() - (edges[inside].mean() if inside.any() else 0.5)),
         side_contrast=_percentile(_along(np.log(contrast + 0.1), contour, diameter), 10),
-        surround_alike=alike,
-        colour_iou=overlap,
+        surround_alike=_likeness(lab, mask, surround),
         misfit=_misfit(channels, sides, depth, diameter),
-        specks=float(np.count_nonzero(specks)),
         area=float(mask.mean()),
-        border=float(
-            np.mean([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])
-        ),
     )
 
 
@@ -177,13 +164,13 @@ def _misfit(channels: Floats, sides: list[Floats], depth: Floats, diameter: floa
     favour = cv2.GaussianBlur(favour, (0, 0), 1.5)
     near = np.abs(depth) < max(6.0, 2 * BAND * diameter)
     odd = near & np.where(depth > 0, favour < -1, favour > 1)
-    patches = areas(cv2.morphologyEx(odd.astype(np.uint8), cv2.MORPH_OPEN, KERNEL) > 0)
+    patches = _areas(cv2.morphologyEx(odd.astype(np.uint8), cv2.MORPH_OPEN, KERNEL) > 0)
     largest = int(patches.max(initial=0))
     return float(np.sqrt(largest)) / diameter
 
 
-def _colours(lab: Floats, mask: Mask, surround: Mask) -> tuple[float, float]:
-    """How alike object and surround are by colour, and how well colour alone finds the mask."""
+def _likeness(lab: Floats, mask: Mask, surround: Mask) -> float:
+    """Mean probability, by colour alone, that a pixel of the surround belongs to the object."""
     lowest, highest = np.array([[0, -60, -60], [100, 60, 60]], np.float32)  # beyond is rare
     position = (lab - lowest) / (highest - lowest) * np.array(BINS, np.float32)
     bins = np.clip(position, 0, np.array(BINS) - 1).astype(np.int32)
@@ -191,9 +178,7 @@ def _colours(lab: Floats, mask: Mask, surround: Mask) -> tuple[float, float]:
     inside, outside = (_histogram(index[side]) for side in (mask, surround))
     likeness = (inside / (inside + outside))[index].astype(np.float32)
     likeness = cv2.GaussianBlur(likeness, (0, 0), 2.0)
-    found = (likeness > 0.5) & (mask | surround)
-    overlap = float(np.count_nonzero(found & mask) / max(np.count_nonzero(found | mask), 1))
-    return (float(likeness[surround].mean()) if surround.any() else 1.0), overlap
+    return float(likeness[surround].mean()) if surround.any() else 1.0
 
 
 def _histogram(index: npt.NDArray[np.int32]) -> Floats:
@@ -206,7 +191,7 @@ def _histogram(index: npt.NDArray[np.int32]) -> Floats:
     return np.asarray(counts / max(counts.sum(), 1) + 3e-5, np.float32).ravel()
 
 
-def areas(mask: Mask) -> npt.NDArray[np.int32]:
+def _areas(mask: Mask) -> npt.NDArray[np.int32]:
     """Areas in pixels of the connected parts."""
     statistics = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2]
     return np.asarray(statistics[1:, cv2.CC_STAT_AREA], np.int32)
