@@ -27,6 +27,8 @@ Array = npt.NDArray[np.uint8]
 Source = Path | BinaryIO
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+# Only these decoders are run: Pillow knows forty more, and one of them starts another program.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a picture that needs about 200 MB once decoded
 MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
 ORIENTATION = 0x0112  # the EXIF tag
@@ -47,15 +49,15 @@ def _name(source: Source) -> str:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
+def _opened(source: Source, most: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture, its header checked; every decoder's complaint becomes an InputError."""
     name = _name(source)
     try:
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > most or max(image.size) > MAX_SIDE:
                 raise InputError(
                     f"{name}: {image.width} x {image.height} pixels",
-                    f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} a side",
+                    f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
                     "scale it down first",
                 )
             yield image
@@ -69,7 +71,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture"
+        return f"not a picture in {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return "so many pixels that it may be an attack"
     if "truncated" in str(error).lower():
@@ -89,16 +91,20 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def read_image(source: Source) -> Array:
+def read_image(source: Source, most: int = MAX_PIXELS) -> Array:
     """Read a photograph, turned as its EXIF orientation says.
+
+    Args:
+        source: its path, or an open file.
+        most: pixels it may have; the header tells before anything is decoded.
 
     Returns:
         (H, W, 3) uint8 RGB; transparency is laid over black.
 
     Raises:
-        InputError: missing, not a picture, truncated, or more than `MAX_PIXELS`.
+        InputError: missing, not a picture, truncated, or more than `most` pixels.
     """
-    with _opened(source) as image:
+    with _opened(source, most) as image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 

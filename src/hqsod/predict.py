@@ -146,25 +146,27 @@ def restore(saliency: Maps, size: tuple[int, int]) -> Maps:
     return result.astype(np.float32, copy=False)
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """A picture on its way, and as the network sees it."""
 
     pixels: Array
     prepared: Array
 
 
-def _read(size: int, source: pictures.Source) -> _Read:
-    image = pictures.read_image(source)
-    return _Read(image, prepare(image, size))
+def read(size: int, source: pictures.Source, most: int = pictures.MAX_PIXELS) -> Read:
+    """A picture of at most so many pixels, prepared; raises as `read_image`."""
+    image = pictures.read_image(source, most)
+    return Read(image, prepare(image, size))
 
 
-def _make(predictor: Predictor, batch: Sequence[_Read]) -> list[Maps]:
-    return list(predictor.maps([read.prepared for read in batch]))
+def _make(predictor: Predictor, batch: Sequence[Read]) -> list[Maps]:
+    return list(predictor.maps([picture.prepared for picture in batch]))
 
 
-def _draw(kind: str, read: _Read, saliency: Maps) -> Array:
-    levels = restore(saliency, read.pixels.shape[:2]) * 255
-    return KINDS[kind](read.pixels, levels.round().astype(np.uint8))
+def draw(kind: str, picture: Read, saliency: Maps) -> Array:
+    """What is shown of a picture and its (S, S) map: one of `KINDS`, uint8."""
+    levels = restore(saliency, picture.pixels.shape[:2]) * 255
+    return KINDS[kind](picture.pixels, levels.round().astype(np.uint8))
 
 
 def predict(
@@ -192,9 +194,9 @@ def predict(
         require_pymatting()
     work = Work(
         description="predicting",
-        read=partial(_read, predictor.size),
+        read=partial(read, predictor.size),
         make=partial(_make, predictor),
-        draw={out / ("" if kind == "maps" else kind): partial(_draw, kind) for kind in kinds},
+        draw={out / ("" if kind == "maps" else kind): partial(draw, kind) for kind in kinds},
         batch=predictor.batch,
     )
     return make_each(paths, work, overwrite=overwrite)
@@ -202,5 +204,5 @@ def predict(
 
 def predict_one(source: BinaryIO, predictor: Predictor, kind: str = "maps") -> bytes:
     """The result of one picture as a PNG file; see `predict`."""
-    read = _read(predictor.size, source)
-    return pictures.encode_png(_draw(kind, read, _make(predictor, [read])[0]))
+    picture = read(predictor.size, source)
+    return pictures.encode_png(draw(kind, picture, _make(predictor, [picture])[0]))

@@ -3,7 +3,8 @@
 On a loopback address the machine's own users are trusted, and requests must name the machine (a
 page elsewhere whose name was made to point here, DNS rebinding, names another). On any other
 address a token is asked for: the printed address carries it, a cookie keeps it. State changes only
-by POST from the page itself, bodies are bounded, and the pages may load nothing from elsewhere.
+by POST from the page itself or from a program, bodies are bounded, and the pages may load nothing
+from elsewhere. A refusal is JSON: its `error` is a sentence.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hqsod.errors import SettingsError
@@ -100,8 +102,11 @@ class Guard:
         if not _from_own_page(scope, headers):
             return _refuse(403, "requests from other sites are refused")
         if int(headers.get("content-length", "0")) > self._largest_body:
-            return _refuse(413, f"more than {self._largest_body:,} bytes")
+            return _refuse(413, self._too_large())
         return None
+
+    def _too_large(self) -> str:
+        return f"more than {self._largest_body:,} bytes"
 
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """None if the cookie holds the token; a redirect that sets it if the address does."""
@@ -116,7 +121,12 @@ class Guard:
             answer = RedirectResponse(scope["path"], 303)
             answer.set_cookie(name, token, httponly=True, samesite="strict")
             return answer
-        return _refuse(401, "open the address that hqsod printed: it carries the token")
+        refusal = _refuse(
+            401,
+            "no token; open the address that hqsod printed, or send it as a bearer token",
+        )
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0
@@ -125,8 +135,8 @@ class Guard:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._largest_body:  # sent without a length: cut off as if the client left
-                return {"type": "http.disconnect"}
+            if seen > self._largest_body:  # sent without a length
+                raise HTTPException(413, self._too_large())
             return message
 
         return counting
@@ -156,7 +166,7 @@ def _from_own_page(scope: Scope, headers: Headers) -> bool:
 
 
 def _refuse(status: int, reason: str) -> Response:
-    return PlainTextResponse(reason + "\n", status)
+    return JSONResponse({"error": reason}, status)
 
 
 def _with_headers(send: Send) -> Send:
@@ -171,8 +181,13 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-def listen(host: str, port: int) -> tuple[socket.socket, Address]:
+def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socket, Address]:
     """Listen on `host` and `port`; 0 takes a free port.
+
+    Args:
+        host: name or address to bind to.
+        port: TCP port.
+        token: secret to ask for; None for a new one, or for none on a loopback address.
 
     Raises:
         SettingsError: the address cannot be bound to.
@@ -190,7 +205,8 @@ def listen(host: str, port: int) -> tuple[socket.socket, Address]:
             "a free port of this machine",
             "choose another with --port, or 0 for any",
         ) from error
-    token = None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(TOKEN_BYTES)
     return listening, Address(host, listening.getsockname()[1], token)
 
 
