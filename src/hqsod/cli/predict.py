@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqsod.cli.root import Device, Overwrite, Precision, app, finish
+from hqsod.cli.root import Batch, Device, Overwrite, Precision, Size, Weights, app, finish
 from hqsod.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,22 +28,13 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Where maps go; cut-outs and overlays go to folders in it.")
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="A name, a run's folder, .safetensors, .onnx, or a published PurNet checkpoint."
-        ),
-    ] = None,
+    weights: Weights = None,
     cutout: Annotated[bool, typer.Option("--cutout", help="Cut objects out, as RGBA.")] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Lay maps over their pictures.")
     ] = False,
-    size: Annotated[
-        int | None, typer.Option(help="Side pictures are brought to; 320 if weights do not say.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Pictures at once; 1 on a CPU, 16 on a GPU.")
-    ] = None,
+    size: Size = None,
+    batch: Batch = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     precision: Precision = "auto",

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from hqsod.files import Outcome
 
 # Options that several verbs take.
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="A name, a run's folder, .safetensors, .onnx, or a published PurNet checkpoint."
+    ),
+]
+Size = Annotated[
+    int | None, typer.Option(help="Side pictures are brought to; 320 if weights do not say.")
+]
+Batch = Annotated[int | None, typer.Option(help="Pictures at once; 1 on a CPU, 16 on a GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")]

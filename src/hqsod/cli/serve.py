@@ -1,0 +1,54 @@
+"""`hqsod serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hqsod.cli.root import Batch, Device, Precision, Size, Weights, app
+from hqsod.errors import SettingsError
+
+
+@app.command()
+def serve(
+    weights: Weights = None,
+    size: Size = None,
+    batch: Batch = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HQSOD_TOKEN",
+            help="Secret to ask clients for; off this machine a new one if not told.",
+        ),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Pictures taken in at once; the rest is answered 503.")
+    ] = 64,
+    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a picture's file may have.")] = 20,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="A picture may have.")] = 25,
+) -> None:
+    """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
+    try:
+        from hqsod import server
+        from hqsod.serve.app import create_service
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"hqsod serve without {error.name}", "", "pip install 'hqsod[serve]'"
+        ) from error
+    from hqsod.predict import Predictor
+    from hqsod.serve.service import Limits, warm_up
+
+    predictor = Predictor(weights, size=size, batch=batch, device=device, precision=precision)
+    typer.echo("cut-outs: pymatting, which compiles for a minute on its first use", err=True)
+    warm_up(predictor)
+    limits = Limits(queue, max_mb * 1_000_000, max_megapixels * 1_000_000)
+    listening, address = server.listen(host, port, token)
+    service = create_service(predictor, limits, address)
+    typer.echo(f"weights: {predictor.network.about}, batches of {predictor.batch}")
+    typer.echo(f"open {address.url}\nstop with Ctrl+C; what was taken in is answered first")
+    server.run(service, listening)

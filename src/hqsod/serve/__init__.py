@@ -1,0 +1,1 @@
+"""The job: saliency maps and cut-outs over HTTP."""

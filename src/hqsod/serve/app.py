@@ -1,0 +1,153 @@
+"""The service's addresses: `POST /saliency` and `POST /cutout` take a picture's file as the body.
+
+A path for each result, as each has its own description and its own count. The body is the file
+itself, not a form: `curl --data-binary @photo.jpg http://127.0.0.1:8000/cutout > object.png`. What
+kind of picture it is says the file; the Content-Type is not asked. Whatever is refused is JSON with
+a sentence as its `error`. `GET /` is a page that lists all this and tries it out.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from hqsod import __version__
+from hqsod.errors import HqsodError, InputError
+from hqsod.images import FORMATS
+from hqsod.predict import Predictor
+from hqsod.serve.metrics import Measured
+from hqsod.serve.service import Limits, Service
+from hqsod.server import Address, Guard
+
+CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
+ANYWHERE = (401, 403, 421)  # what the guard refuses
+PICTURES = (408, 413, 415, 422, 500, 503)
+DESCRIPTION = "Saliency maps of pictures, and what is salient cut out of them."
+
+
+class Problem(BaseModel):
+    """Why there is no result: one sentence."""
+
+    error: str
+
+
+class Health(BaseModel):
+    """Whether the service works, and with what."""
+
+    status: str
+    version: str
+    weights: str
+
+
+def create_service(predictor: Predictor, limits: Limits, address: Address) -> ASGIApp:
+    """The whole service as it listens at `address`: counted, guarded, within `limits`."""
+    service = Service(predictor, limits)
+    app = create_app(service)
+    guarded = Guard(app, address, limits.body)
+    return Measured(guarded, service.metrics, frozenset(app.openapi()["paths"]))
+
+
+def create_app(service: Service) -> FastAPI:
+    """The addresses of a service."""
+    app = FastAPI(
+        title="hqsod",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lambda _: service.running(),
+        responses=_problems(*ANYWHERE),
+        docs_url=None,
+        redoc_url=None,
+    )
+    _answer_errors(app)
+    _add_pictures(app, service)
+    _add_watching(app, service)
+    page = str(resources.files("hqsod.serve") / "page")
+
+    @app.get("/", include_in_schema=False)
+    def index() -> FileResponse:
+        return FileResponse(f"{page}/index.html")
+
+    app.mount("/page", StaticFiles(directory=page))
+    return app
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
+    }
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return _problem(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(InputError)
+    def unreadable(_: Request, error: InputError) -> JSONResponse:
+        return _problem(422, str(error))
+
+    @app.exception_handler(HqsodError)
+    def failed(_: Request, error: HqsodError) -> JSONResponse:
+        return _problem(500, str(error))
+
+    @app.exception_handler(Exception)  # the server prints its traceback
+    def broken(_: Request, error: Exception) -> JSONResponse:
+        return _problem(500, f"the service failed ({type(error).__name__}); its log says how")
+
+    @app.exception_handler(ClientDisconnect)
+    def left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)
+
+
+def _problem(status: int, error: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": error}, status, headers)
+
+
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    picture = {"schema": {"type": "string", "format": "binary"}}
+    body = {"required": True, "content": {f"image/{name.lower()}": picture for name in FORMATS}}
+    described: dict[str, Any] = {
+        "response_class": Response,
+        "responses": {200: {"content": {"image/png": picture}}, **_problems(*PICTURES)},
+        "openapi_extra": {"requestBody": body},
+    }
+
+    @app.post("/saliency", summary="The saliency map of a picture", **described)
+    async def saliency(request: Request) -> Response:
+        """A grey PNG as large as the picture, 255 where it is surely salient."""
+        return Response(await service.answer(request, "maps"), media_type="image/png")
+
+    @app.post("/cutout", summary="What is salient, cut out", **described)
+    async def cutout(request: Request) -> Response:
+        """An RGBA PNG as large as the picture, with the object's own colours at its edge."""
+        return Response(await service.answer(request, "cutouts"), media_type="image/png")
+
+
+def _add_watching(app: FastAPI, service: Service) -> None:
+    about = Health(status="ok", version=__version__, weights=service.predictor.network.about)
+
+    @app.get("/health", summary="Whether it works", responses=_problems(503))
+    async def health() -> Health:
+        """503 while the network fails."""
+        if service.failure is not None:
+            raise HTTPException(503, service.failure)
+        return about
+
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+
+    @app.get("/metrics", summary="Counters", response_class=Response, responses=text)
+    def count() -> Response:
+        """For Prometheus, in its text format."""
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
