@@ -27,7 +27,7 @@ from hqsod.manifest import Manifest, Record
 from hqsod.models.purnet import build_purnet, load_purnet
 from hqsod.training import loop
 from hqsod.training.checkpoints import Journal, newest_state, save_state
-from hqsod.training.data import Batches, Pictures, augment
+from hqsod.training.data import Batches, Pictures, augment, paste
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import read_recipe
 from hqsod.training.stages import Augmentation, LoopSettings, Optimizer, Recipe
@@ -181,6 +181,32 @@ def test_no_augmentation_changes_nothing() -> None:
     changed = augment(example, settings, np.random.default_rng(0))
     for before, after in zip(example, changed, strict=True):
         assert (before == after).all()
+
+
+def test_a_pasted_object_brings_mask_and_superpixels_along() -> None:
+    below, above = noise_store(2)[0], noise_store(2)[1]
+    above = above._replace(superpixels=np.where(above.mask > 127, above.superpixels, UNLABELLED))
+    joined = paste(below, above)
+    pasted = above.mask > 127
+    assert (joined.image[pasted] == above.image[pasted]).all()
+    assert (joined.image[~pasted] == below.image[~pasted]).all()
+    assert (joined.mask == np.maximum(below.mask, above.mask)).all()
+    assert set(np.unique(joined.superpixels)) == set(range(18))
+    for part in (pasted, ~pasted):  # no superpixel lies in both pictures
+        other = above if part is pasted else below
+        pairs = set(zip(joined.superpixels[part], other.superpixels[part], strict=True))
+        assert len(pairs) == 9
+
+
+def test_pictures_are_pasted_into_as_often_as_asked() -> None:
+    store = noise_store()
+    settings = Augmentation(flip=False, rotation=0, paste=0.5)
+    data = Pictures(store, settings)
+    changed = [
+        bool((data.sample(0, np.random.default_rng(i))["image"] != store[0].image).any())
+        for i in range(200)
+    ]
+    assert 50 < sum(changed) < 110  # half of them, less those that show the picture itself
 
 
 def test_batches_follow_from_the_step_alone() -> None:
@@ -472,7 +498,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_four_pictures_are_learned_by_heart(source: Path, tmp_path: Path) -> None:
-    changes = ["--overfit", "4", "--stages", "1", "--set", "stage1.steps=160"]
+    changes = ["--overfit", "4", "--stages", "1", "--set", "stage1.steps=240"]
     changes += [
         "--set",
         "stage1.batch=4",

@@ -20,6 +20,7 @@ SETTINGS = {
     "pace.log": "1",
     "pace.checkpoint": "2",
     "pace.validation": "3",
+    "stage1.size": "48",
     **{
         f"stage{n}.{key}": value
         for n in (1, 2, 3)

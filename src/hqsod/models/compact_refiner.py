@@ -3,7 +3,7 @@
 It takes CascadePSP's place (Cheng et al., CVPR 2020) where no large weights are at hand. It differs
 in all but the purpose: one pass instead of three, 1.2 M parameters instead of 67.7 M, trained from
 scratch. The U-Net is that of Ronneberger et al. (MICCAI 2015) with residual blocks; pixels enter
-and leave it in 4 x 4 groups (Shi et al., CVPR 2016), so that nothing runs at the full resolution.
+and leave it in 2 x 2 groups (Shi et al., CVPR 2016), so that nothing runs at the full resolution.
 Its answer is added to the logits of the mask it was given: an untrained network returns the mask.
 """
 
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 
-WIDTHS = (64, 64, 96, 128)  # channels at strides 4, 8, 16, 32
-GROUP = 4  # side of the groups of pixels
+WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
+GROUP = 2  # side of the groups of pixels
 TRUST = 2.0  # logit of a mask that is certain
-CELL = 2  # groups of pixels: local colours are gathered in cells of this side
+CELL = 4  # groups of pixels: local colours are gathered in cells of this side
 REACHES = (3, 7, 15)  # sides in cells of the windows they are gathered from, each passed twice
 NOISE = 0.002  # least variance of a colour
 EMPTY = 0.001  # keeps shares of nothing finite

@@ -67,6 +67,9 @@ class Pictures:
         example = self.store[index]
         if self.augmentation is not None:
             example = augment(example, self.augmentation, random)
+            if random.random() < self.augmentation.paste:
+                other = self.store[int(random.integers(len(self)))]
+                example = paste(example, augment(other, self.augmentation, random))
         arrays: dict[str, NDArray[np.generic]] = {
             "image": example.image,
             "mask": example.mask[..., None],
@@ -94,6 +97,26 @@ def augment(example: Example, settings: Augmentation, random: np.random.Generato
         borderValue=UNLABELLED,
     )
     return Example(image, mask, np.asarray(superpixels, np.int16))
+
+
+def paste(example: Example, other: Example) -> Example:
+    """Put the salient object of another picture into a picture; it is salient there too.
+
+    So an object is learned apart from the surroundings it is usually seen in (Ghiasi et al.,
+    "Simple Copy-Paste is a Strong Data Augmentation Method", CVPR 2021). The object brings its
+    superpixels along; labels are numbered anew, without gaps.
+    """
+    alpha = other.mask[..., None] / np.float32(255)
+    image = example.image + (other.image - example.image.astype(np.float32)) * alpha
+    above = example.superpixels.max() + 1
+    theirs = np.where(other.superpixels == UNLABELLED, UNLABELLED, other.superpixels + above)
+    labels = np.where(other.mask > 127, theirs, example.superpixels)
+    _, numbers = np.unique(np.append(labels, UNLABELLED), return_inverse=True)
+    return Example(
+        image.round().astype(np.uint8),
+        np.maximum(example.mask, other.mask),
+        (numbers[:-1] - 1).reshape(labels.shape).astype(np.int16),
+    )
 
 
 def _random_warp(

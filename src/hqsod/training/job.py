@@ -114,17 +114,19 @@ def _train_stages(
     plan: Plan, recipe: Recipe, out: Path, accelerator: Accelerator
 ) -> tuple[Path, Mapping[str, str]]:
     """Train PurNet; the last stage's folder, and why pictures were left out."""
-    with accelerator.main_process_first():
-        training, validation = _stores(plan, recipe)
-    _save_plan(plan, out, accelerator)
+    rejected: dict[str, str] = {}
     for number in plan.stages:
         name = f"stage{number}"
+        with accelerator.main_process_first():
+            training, validation = _stores(plan, recipe, recipe.stage(name).size)
+        rejected |= {**training.rejected, **validation.rejected}
+        _save_plan(plan, out, accelerator)
         task = _task(plan, recipe, name, training, validation, out)
         loop.run(task, recipe.loop(name), out / name, accelerator)
     last = out / f"stage{plan.stages[-1]}"
     if plan.overfit:
         _require_learned(last)
-    return last, {**training.rejected, **validation.rejected}
+    return last, rejected
 
 
 def _train_once(
@@ -179,16 +181,17 @@ def _save_plan(plan: Plan, out: Path, accelerator: Accelerator) -> None:
         write_bytes(out / PLAN, plan.model_dump_json(indent=2).encode())
 
 
-def _stores(plan: Plan, recipe: Recipe) -> tuple[Store, Store]:
-    """The pictures to train on and to validate with."""
+def _stores(plan: Plan, recipe: Recipe, size: int | None) -> tuple[Store, Store]:
+    """The pictures to train on and to validate with, at a size or at the recipe's."""
     data = recipe.data
-    whole = open_store(find_source(plan.data, plan.images, plan.masks), data.size, data.superpixels)
+    size = size or data.size
+    whole = open_store(find_source(plan.data, plan.images, plan.masks), size, data.superpixels)
     if plan.overfit:
         few = whole.part(range(min(plan.overfit, len(whole))))
         return few, few
     if plan.validation is None:
         return whole.split(data.holdout)
-    other = open_store(find_source(plan.validation, None, None), data.size, data.superpixels)
+    other = open_store(find_source(plan.validation, None, None), size, data.superpixels)
     return whole, other
 
 

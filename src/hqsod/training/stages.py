@@ -34,12 +34,14 @@ class Augmentation(_Settings):
         rotation: largest angle, in degrees.
         scale: smallest and largest zoom; above 1 a random part is cropped out.
         colour: largest change of brightness, contrast and saturation, as a share.
+        paste: share of the pictures that another's salient object is pasted into.
     """
 
     flip: bool = True
     rotation: float = Field(default=10.0, ge=0, le=180)
     scale: tuple[Rate, Rate] = (1.0, 1.0)
     colour: float = Field(default=0.0, ge=0, lt=1)
+    paste: float = Field(default=0.0, ge=0, le=1)
 
 
 class Data(_Settings):
@@ -132,6 +134,7 @@ class Stage(_Settings):
         steps: how many.
         batch: pictures in a step, over all processes together.
         rates: learning rate of each part.
+        size: height and width of its pictures in pixels; None for that of `Data`.
     """
 
     start: str
@@ -140,6 +143,7 @@ class Stage(_Settings):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rates: dict[Part, Rate]
+    size: int | None = Field(default=None, ge=32)
 
 
 class Recipe(_Settings):
