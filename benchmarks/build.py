@@ -19,7 +19,8 @@ from time import perf_counter
 import torch
 
 from common import ROOT, machine, report
-from hqsod.build.pipeline import build, load_engines
+from hqsod.build.engines import load_engine
+from hqsod.build.pipeline import build
 from hqsod.build.recipes import RECIPES
 from hqsod.datasets import find_pairs
 from hqsod.devices import choose_precision
@@ -56,7 +57,7 @@ def main() -> None:
         paths = {role: random_checkpoint(*what, folder) for role, what in CHECKPOINTS.items()}
         device = torch.device("cpu")
         precision = choose_precision("auto", device)
-        engines = load_engines(
+        engines = load_engine(
             replace(RECIPES["duts-hq"], **paths), device, precision, fallback=False
         )
         pairs = find_pairs(folder / "source")[: arguments.pairs]

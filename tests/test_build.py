@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from hqsod import images
 from hqsod.build import engines as running
-from hqsod.build.pipeline import Engines, build, load_engines
+from hqsod.build.engines import LocalEngine, load_engine
+from hqsod.build.pipeline import build
 from hqsod.build.recipes import RECIPES, choose_recipe
 from hqsod.cli import app, main
 from hqsod.datasets import find_pairs
@@ -35,9 +36,9 @@ SMALL = replace(RECIPES["preview"], canvas=256, name="small")
 FOLDERS = ("images", "masks", "hq-masks")
 
 
-def load(**changes: object) -> Engines:
+def load(**changes: object) -> LocalEngine:
     recipe = replace(SMALL, **changes)  # type: ignore[arg-type]
-    return load_engines(recipe, torch.device("cpu"), torch.float32, fallback=False)
+    return load_engine(recipe, torch.device("cpu"), torch.float32, fallback=False)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -183,7 +184,7 @@ def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
     for fallback in (False, True):
         dest = tmp_path / str(fallback)
         settings = replace(engines.settings, fallback=fallback)
-        summary = build(find_pairs(source), dest, Engines(engines.upscaler, Wrong(), settings))
+        summary = build(find_pairs(source), dest, LocalEngine(engines.upscaler, Wrong(), settings))
         assert set(summary.flagged) == {pair.stem for pair in find_pairs(source)}
         made = digests(dest)
         assert (made["masks/a.png"] == made["hq-masks/a.png"]) is fallback
@@ -201,7 +202,7 @@ def test_resuming_multiplies_the_same_batches(source: Path, tmp_path: Path):
             seen.append(len(pictures))
             return engines.upscaler(pictures)
 
-    counting = Engines(Counting(), None, replace(engines.settings, batch=2))
+    counting = LocalEngine(Counting(), None, replace(engines.settings, batch=2))
     build(find_pairs(source), tmp_path / "dest", counting)
     assert seen == [2, 2]
     kept = (tmp_path / "dest" / "images" / "d.png").stat().st_mtime_ns

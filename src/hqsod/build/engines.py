@@ -1,7 +1,8 @@
 """Where a build runs: this process, reading ahead and writing behind the networks.
 
-An engine is a function from batches of tasks to an iterator of records. It keeps a bounded number
-of pictures in memory, however many there are.
+An engine turns batches of tasks into records. It keeps a bounded number of pictures in memory,
+however many there are. `hqsod.build.ray_engine` has the other one, which runs this one in each of
+its workers.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol
+
+import torch
 
 from hqsod.build import pair as steps
 from hqsod.build.pair import Source
-from hqsod.build.recipes import Settings
-from hqsod.build.refine import Refiner
-from hqsod.build.upscale import Upscaler
-from hqsod.errors import InputError
+from hqsod.build.recipes import SCALE, Recipe, Settings
+from hqsod.build.refine import Refiner, load_refiner
+from hqsod.build.upscale import Upscaler, load_upscaler
+from hqsod.errors import InputError, WeightsError
 from hqsod.manifest import File, Record
 from hqsod.types import Pair
 
 READ_AHEAD = 2  # batches decoded before the networks ask for them
 WRITERS = 4  # threads that judge, compress and write
 WRITE_BEHIND = 8  # pictures the networks may be ahead of the disk
+GPU_BATCH = 8  # pictures of one size in the upscaler; on a CPU one fills the cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +49,88 @@ class Task:
     needed: bool = True
 
 
-def run_local(
-    batches: Sequence[Sequence[Task]],
-    upscaler: Upscaler,
-    refiner: Refiner | None,
-    folder: Path,
-    settings: Settings,
-) -> Iterator[Record]:
-    """Build the batches in this process.
+class Engine(Protocol):
+    """Builds pairs."""
 
-    Yields:
-        One record for each needed task, in order, once its files are written.
+    @property
+    def settings(self) -> Settings:
+        """What the bytes of its outputs follow from."""
+        ...
+
+    def run(self, batches: Sequence[Sequence[Task]], folder: Path) -> Iterator[Record]:
+        """Build the batches, each of pictures of one size.
+
+        Yields:
+            One record for each needed task, once its files are written to `folder`.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """The networks of a recipe, loaded in this process, and what they were loaded with."""
+
+    upscaler: Upscaler
+    refiner: Refiner | None
+    settings: Settings
+
+    def run(self, batches: Sequence[Sequence[Task]], folder: Path) -> Iterator[Record]:
+        """Build the batches in this process, in order; see `Engine`."""
+        writing: deque[Future[Record]] = deque()
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writer:
+            for batch, sources in _read_ahead(reader, batches, self.settings):
+                yield from (source for source in sources if isinstance(source, Record))
+                readable = [source for source in sources if isinstance(source, Source)]
+                needed = {task.pair.stem for task in batch if task.needed}
+                for enlarged in self._through_networks(readable, needed):
+                    writing.append(writer.submit(steps.write, enlarged, folder, self.settings))
+                    while len(writing) > WRITE_BEHIND:
+                        yield writing.popleft().result()
+            for future in writing:
+                yield future.result()
+
+    def _through_networks(
+        self, sources: Sequence[Source], needed: set[str]
+    ) -> Iterator[steps.Enlarged]:
+        if not sources:
+            return
+        start = perf_counter()
+        upscaled = self.upscaler([source.image for source in sources])
+        seconds = (perf_counter() - start) / len(sources)
+        for source, image in zip(sources, upscaled, strict=True):
+            if source.pair.stem in needed:
+                yield steps.enlarge(source, image, self.refiner, seconds)
+
+
+def load_engine(
+    recipe: Recipe, device: torch.device, precision: torch.dtype, *, fallback: bool
+) -> LocalEngine:
+    """Load a recipe's networks, fetching weights where needed.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        WeightsError: weights cannot be had or do not fit.
     """
-    writing: deque[Future[Record]] = deque()
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writer:
-        for batch, sources in _read_ahead(reader, batches, settings):
-            yield from (source for source in sources if isinstance(source, Record))
-            readable = [source for source in sources if isinstance(source, Source)]
-            needed = {task.pair.stem for task in batch if task.needed}
-            for enlarged in _through_networks(readable, upscaler, refiner, needed):
-                writing.append(writer.submit(steps.write, enlarged, folder, settings))
-                while len(writing) > WRITE_BEHIND:
-                    yield writing.popleft().result()
-        for future in writing:
-            yield future.result()
+    upscaler = load_upscaler(recipe.upscaler, device, precision)
+    if upscaler.scale != SCALE:
+        raise WeightsError(
+            f"{recipe.upscaler}: enlarges {upscaler.scale} times", f"{SCALE} times", "use another"
+        )
+    refiner = load_refiner(recipe.refiner, device, precision)
+    settings = Settings(
+        recipe=recipe.name,
+        upscaler=upscaler.name,
+        upscaler_weights=upscaler.weights,
+        refiner=refiner.name if refiner else "none",
+        refiner_weights=refiner.weights if refiner else "",
+        canvas=recipe.canvas,
+        precision=str(precision).removeprefix("torch."),
+        batch=GPU_BATCH if device.type == "cuda" else 1,
+        fallback=fallback,
+    )
+    return LocalEngine(upscaler, refiner, settings)
 
 
 def _read_ahead(
@@ -102,19 +162,3 @@ def read_batch(batch: Sequence[Task], settings: Settings) -> list[Source | Recor
 def rejected(task: Task, reason: str, settings: Settings) -> Record:
     """The record of a pair that could not be built."""
     return Record(task.pair.stem, "rejected", settings.key, task.files, notes=reason)
-
-
-def _through_networks(
-    sources: Sequence[Source],
-    upscaler: Upscaler,
-    refiner: Refiner | None,
-    needed: set[str],
-) -> Iterator[steps.Enlarged]:
-    if not sources:
-        return
-    start = perf_counter()
-    upscaled = upscaler([source.image for source in sources])
-    seconds = (perf_counter() - start) / len(sources)
-    for source, image in zip(sources, upscaled, strict=True):
-        if source.pair.stem in needed:
-            yield steps.enlarge(source, image, refiner, seconds)

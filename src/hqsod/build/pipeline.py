@@ -13,31 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
 from hqsod import images
 from hqsod.build import card
-from hqsod.build.engines import Task, rejected, run_local
+from hqsod.build.engines import Engine, Task, rejected
 from hqsod.build.pair import hash_files, place
-from hqsod.build.recipes import SCALE, Recipe, Settings
-from hqsod.build.refine import Refiner, load_refiner
-from hqsod.build.upscale import Upscaler, load_upscaler
-from hqsod.errors import InputError, OutputError, WeightsError
+from hqsod.build.recipes import Settings
+from hqsod.errors import InputError, OutputError
 from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
-
-GPU_BATCH = 8  # pictures of one size in the upscaler; on a CPU one fills the cores
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """The networks of a recipe, loaded, and what they were loaded with."""
-
-    upscaler: Upscaler
-    refiner: Refiner | None
-    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +47,13 @@ class Summary:
     sheet: Path
 
 
-def load_engines(
-    recipe: Recipe, device: torch.device, precision: torch.dtype, *, fallback: bool
-) -> Engines:
-    """Load a recipe's networks, fetching weights where needed.
-
-    Raises:
-        WeightsError: weights cannot be had or do not fit.
-    """
-    upscaler = load_upscaler(recipe.upscaler, device, precision)
-    if upscaler.scale != SCALE:
-        raise WeightsError(
-            f"{recipe.upscaler}: enlarges {upscaler.scale} times", f"{SCALE} times", "use another"
-        )
-    refiner = load_refiner(recipe.refiner, device, precision)
-    settings = Settings(
-        recipe=recipe.name,
-        upscaler=upscaler.name,
-        upscaler_weights=upscaler.weights,
-        refiner=refiner.name if refiner else "none",
-        refiner_weights=refiner.weights if refiner else "",
-        canvas=recipe.canvas,
-        precision=str(precision).removeprefix("torch."),
-        batch=GPU_BATCH if device.type == "cuda" else 1,
-        fallback=fallback,
-    )
-    return Engines(upscaler, refiner, settings)
-
-
-def build(pairs: Sequence[Pair], dest: Path, engines: Engines) -> Summary:
+def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
     """Build a data set at `dest` from `pairs`, or bring it up to date.
 
     Raises:
         OutputError: `dest` cannot be written to, or another run is at work there.
     """
-    settings = engines.settings
+    settings = engine.settings
     with _sole_run(dest), Manifest.open(dest, create=True) as manifest:
         manifest.add_recipe(settings.key, settings.as_dict())
         batches, unreadable = _plan(pairs, manifest.latest(), dest, settings)
@@ -104,7 +62,7 @@ def build(pairs: Sequence[Pair], dest: Path, engines: Engines) -> Summary:
         with progress_bar(to_build, "building") as bar:
             for record in unreadable:
                 _account(record, manifest, bar, failed)
-            for record in run_local(batches, engines.upscaler, engines.refiner, dest, settings):
+            for record in engine.run(batches, dest):
                 _account(record, manifest, bar, failed)
                 bar.advance()
         records = [record for record in manifest.latest().values() if record.status == "built"]

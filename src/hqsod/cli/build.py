@@ -72,8 +72,8 @@ def build(
     precision: Precision = "auto",
 ) -> None:
     """Build the high-quality version of a data set; run again to go on after a break."""
+    from hqsod.build.engines import load_engine
     from hqsod.build.pipeline import build as run
-    from hqsod.build.pipeline import load_engines
     from hqsod.build.recipes import choose_recipe
     from hqsod.datasets import find_pairs
 
@@ -88,10 +88,10 @@ def build(
             "for the published DUTS-HQ: hqsod weights fetch swinir-l cascadepsp, "
             "then run this again"
         )
-    engines = load_engines(chosen, where, number, fallback=fallback)
-    _say("upscaler", engines.settings.upscaler, engines.settings.upscaler_weights)
-    _say("refiner", engines.settings.refiner, engines.settings.refiner_weights)
-    summary = run(pairs, dest, engines)
+    engine = load_engine(chosen, where, number, fallback=fallback)
+    _say("upscaler", engine.settings.upscaler, engine.settings.upscaler_weights)
+    _say("refiner", engine.settings.refiner, engine.settings.refiner_weights)
+    summary = run(pairs, dest, engine)
     typer.echo(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
         f"{len(summary.flagged)} flagged"
