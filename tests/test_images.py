@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import struct
 import zlib
 from contextlib import suppress
@@ -102,6 +103,30 @@ def test_broken_files_are_named(tmp_path: Path):
         with pytest.raises(InputError, match=reason) as caught:
             images.read_image(tmp_path / f"{name}.jpg")
         assert f"{name}.jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+def test_whatever_byte_of_a_header_is_damaged_it_is_read_or_refused(form: str):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, form, exif=exif)
+    refused = 0
+    for position, value in itertools.product(range(min(buffer.tell(), 300)), (0, 1, 2, 5, 7, 255)):
+        damaged = bytearray(buffer.getvalue())
+        damaged[position] = value
+        try:
+            assert images.read_image(io.BytesIO(damaged), 10**6).ndim == 3
+        except InputError:
+            refused += 1
+    assert refused
+
+
+def test_programs_that_decode_are_not_run(tmp_path: Path):
+    path = tmp_path / "page.jpg"
+    Image.new("RGB", (8, 8)).save(path, "EPS")  # Pillow would start Ghostscript
+    with pytest.raises(InputError, match="not a picture in JPEG"):
+        images.read_image(path)
 
 
 def bomb(side: int) -> bytes:

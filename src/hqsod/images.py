@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,12 +41,16 @@ PNG_SETTINGS = [
 # Pillow warns of what `MAX_PIXELS` refuses with a better message.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 _SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# Pillow meets what is damaged in all these ways; the tests damage every byte of a header.
+_DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 
 def _name(source: Source) -> str:
     """What messages call the source: its path, or an open file's name."""
-    return str(source if isinstance(source, Path) else getattr(source, "name", "the picture"))
+    return str(source if isinstance(source, Path) else getattr(source, "name", "the file"))
 
 
 @contextmanager
