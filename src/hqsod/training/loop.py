@@ -61,8 +61,9 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
         trainer.restore(state)
     journal = Journal(folder, trainer.step) if accelerator.is_main_process else None
     shown = accelerator.is_main_process
-    with progress_bar(settings.steps, folder.name, "steps", shown=shown) as bar:
-        bar.advance(trainer.step)
+    with progress_bar(
+        settings.steps, folder.name, "steps", before=trainer.step, shown=shown
+    ) as bar:
         for batch in batches.ahead(trainer.step, settings.steps):
             trainer.train(batch, batches.names)
             bar.advance()
