@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,9 @@ from hqsod.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
+
+    from hqsod.build.engines import Engine
+    from hqsod.build.recipes import Recipe
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
@@ -70,28 +75,41 @@ def build(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray: a pool of workers.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray's cluster, such as auto; a Ray of its own if not given.")
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(help="Of each of Ray's workers; a machine's if not given.", min=1)
+    ] = None,
 ) -> None:
     """Build the high-quality version of a data set; run again to go on after a break."""
-    from hqsod.build.engines import load_engine
     from hqsod.build.pipeline import build as run
     from hqsod.build.recipes import choose_recipe
     from hqsod.datasets import find_pairs
 
+    if engine not in ("local", "ray"):
+        raise SettingsError(f"--engine {engine}", "local or ray")
+    if engine == "local" and (address or cores):
+        raise SettingsError("--address or --cores without --engine ray", "", "add --engine ray")
     pairs = find_pairs(source, images, masks)
     chosen = choose_recipe(recipe).changed(upscaler, refiner)
     if canvas is not None:
         chosen = replace(chosen, canvas=_canvas(canvas))
-    where, number = _place(device, precision)
     typer.echo(f"recipe {chosen.name}: {chosen.meaning}")
     if recipe is None and chosen.name != "duts-hq":
         typer.echo(
             "for the published DUTS-HQ: hqsod weights fetch swinir-l cascadepsp, "
             "then run this again"
         )
-    engine = load_engine(chosen, where, number, fallback=fallback)
-    _say("upscaler", engine.settings.upscaler, engine.settings.upscaler_weights)
-    _say("refiner", engine.settings.refiner, engine.settings.refiner_weights)
-    summary = run(pairs, dest, engine)
+    if engine == "local":
+        running = _here(chosen, device, precision, fallback=fallback)
+    else:
+        running = _on_ray(chosen, device, precision, address, cores, fallback=fallback)
+    with running as loaded:
+        _say("upscaler", loaded.settings.upscaler, loaded.settings.upscaler_weights)
+        _say("refiner", loaded.settings.refiner, loaded.settings.refiner_weights)
+        summary = run(pairs, dest, loaded)
     typer.echo(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
         f"{len(summary.flagged)} flagged"
@@ -99,6 +117,32 @@ def build(
     typer.echo(f"card: {summary.card}\ncontact sheet: {summary.sheet}")
     if summary.rejected:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _here(recipe: Recipe, device: str, precision: str, *, fallback: bool) -> Iterator[Engine]:
+    from hqsod.build.engines import load_engine
+
+    yield load_engine(recipe, *_place(device, precision), fallback=fallback)
+
+
+@contextmanager
+def _on_ray(
+    recipe: Recipe,
+    device: str,
+    precision: str,
+    address: str | None,
+    cores: int | None,
+    *,
+    fallback: bool,
+) -> Iterator[Engine]:
+    from hqsod.build.ray_engine import ray_engine
+
+    with ray_engine(
+        recipe, device, precision, fallback=fallback, cores=cores, address=address
+    ) as loaded:
+        typer.echo(f"device: {loaded.pool.workers} of {loaded.place}")
+        yield loaded
 
 
 def _canvas(text: str) -> int | None:
