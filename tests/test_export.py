@@ -125,3 +125,8 @@ def test_without_the_packages_the_extra_is_named(
         export.export_onnx(tiny, tmp_path / "x.onnx")
     with pytest.raises(SettingsError, match=r"hqsod\[onnx\]"):
         inference.open_onnx(exported[0])
+
+
+def test_a_device_that_is_none_is_refused(exported: tuple[Path, str]) -> None:
+    with pytest.raises(SettingsError, match="cuda:N"):
+        inference.open_onnx(exported[0], "gpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from hqsod.errors import SettingsError
@@ -13,8 +15,9 @@ def choose_device(name: str = "auto") -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device.
 
     Raises:
-        SettingsError: CUDA was asked for and there is none.
+        SettingsError: none of these, or CUDA was asked for and there is none.
     """
+    require_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -23,10 +26,17 @@ def choose_device(name: str = "auto") -> torch.device:
             "a machine with one",
             "use --device cpu, or install a CUDA build of PyTorch and its driver",
         )
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise SettingsError(f"--device {name}", "auto, cpu, cuda or cuda:N") from None
+    return torch.device(name)
+
+
+def require_device_name(name: str) -> None:
+    """Check that `name` is `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise SettingsError(f"--device {name}", "auto, cpu, cuda or cuda:N")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

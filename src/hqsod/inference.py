@@ -15,7 +15,13 @@ import numpy.typing as npt
 import torch
 
 from hqsod import weights
-from hqsod.devices import choose_device, choose_precision, describe, is_out_of_memory
+from hqsod.devices import (
+    choose_device,
+    choose_precision,
+    describe,
+    is_out_of_memory,
+    require_device_name,
+)
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.models.blocks import fold
@@ -65,7 +71,9 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
         SettingsError: a device or precision that is not to be had, or ONNX Runtime is missing.
     """
     path = find_weights(name)
-    about = f"{path} (sha256 {weights.sha256(path)[:16]})"  # enough to tell it from another
+    named = DEFAULT if name is None else str(name)
+    known = weights.describe(named) if named in weights.registry() else str(path)
+    about = f"{known}; sha256 {weights.sha256(path)[:16]}"  # enough to tell it from another
     if path.suffix == ".onnx":
         if precision not in ("auto", "float32"):
             raise SettingsError(f"--precision {precision} with {path.name}", "auto or float32")
@@ -83,12 +91,6 @@ def find_weights(name: str | Path | None) -> Path:
         WeightsError: there is none.
     """
     if name is None:
-        if DEFAULT not in weights.registry():
-            raise WeightsError(
-                "no weights named, and this version of hqsod ships none",
-                "a training run's folder, a .safetensors or .onnx file, or a PurNet checkpoint",
-                "name it with --weights",
-            )
         name = DEFAULT
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -142,7 +144,7 @@ class TorchNetwork:
     ) -> None:
         self.size, self._network, self._device, self._precision = size, network, device, precision
         self.batch = 16 if device.type == "cuda" else 1
-        self.about = f"{weights} on {describe(device, precision)}"
+        self.about = f"{weights}; on {describe(device, precision)}"
 
     @torch.inference_mode()
     def __call__(self, images: Array) -> Maps:
@@ -182,7 +184,7 @@ class OnnxNetwork:
         provider = session.get_providers()[0].removesuffix("ExecutionProvider")
         self._session, self.size = session, int(session.get_modelmeta().custom_metadata_map["size"])
         self.batch = 1 if provider == "CPU" else 16
-        self.about = f"{weights} on ONNX Runtime ({provider}), float32"
+        self.about = f"{weights}; on ONNX Runtime ({provider}), float32"
 
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`."""
@@ -195,7 +197,8 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
     """Open an ONNX file that hqsod wrote.
 
     Raises:
-        SettingsError: ONNX Runtime is missing, or was built without CUDA and that was asked for.
+        SettingsError: ONNX Runtime is missing, or was built without CUDA and that was asked for;
+            or the device is none.
         WeightsError: damaged, or not written by hqsod.
     """
     try:
@@ -204,6 +207,7 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
         raise SettingsError(
             f"{path} needs ONNX Runtime, which is not installed", "", "pip install 'hqsod[onnx]'"
         ) from error
+    require_device_name(device)
     cuda = "CUDAExecutionProvider"
     has_cuda = cuda in onnxruntime.get_available_providers()
     if device.startswith("cuda") and not has_cuda:

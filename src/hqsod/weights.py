@@ -39,6 +39,7 @@ class WeightFile:
         network: what it is.
         licence: the licence of the weights.
         citation: key into `hqsod.citations.CITATIONS`.
+        larger: how to come by something better, for files that ship with hqsod.
     """
 
     name: str
@@ -49,6 +50,7 @@ class WeightFile:
     network: str
     licence: str
     citation: str
+    larger: str = ""
 
     @property
     def path(self) -> Path:
@@ -78,6 +80,14 @@ def cache_folder() -> Path:
 def at_hand(name: str) -> bool:
     """Whether `name` can be used without a download: a path, or a file in the cache or package."""
     return Path(name).is_file() or (name in registry() and registry()[name].path.is_file())
+
+
+def describe(name: str) -> str:
+    """A name or path for the user; of a file that ships with hqsod, also what would be better."""
+    file = registry().get(name)
+    if file is None or not file.larger:
+        return name
+    return f"{name}, which is small and comes with hqsod (larger: {file.larger})"
 
 
 def resolve(name: str, *, offline: bool = False) -> Path:
