@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hqsod import addresses
 from hqsod.errors import InputError, OutputError
 from hqsod.types import Placement
 
@@ -50,7 +51,22 @@ _DECODER_ERRORS = (
 
 def _name(source: Source) -> str:
     """What messages call the source: its path, or an open file's name."""
-    return str(source if isinstance(source, Path) else getattr(source, "name", "the file"))
+    return str(getattr(source, "name", "the file") if _is_open(source) else source)
+
+
+def _is_open(source: Source) -> bool:
+    return hasattr(source, "read")
+
+
+def openable(source: Source) -> Source:
+    """What Pillow can open: a file at an address is fetched.
+
+    Raises:
+        InputError: it cannot be fetched.
+    """
+    if isinstance(source, Path) or _is_open(source):
+        return source
+    return io.BytesIO(addresses.read_bytes(cast(Path, source)))
 
 
 @contextmanager
@@ -58,7 +74,7 @@ def _opened(source: Source, most: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture, its header checked; every decoder's complaint becomes an InputError."""
     name = _name(source)
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(openable(source), formats=FORMATS) as image:
             if image.width * image.height > most or max(image.size) > MAX_SIDE:
                 raise InputError(
                     f"{name}: {image.width} x {image.height} pixels",
@@ -253,11 +269,14 @@ def encode_jpeg(array: Array, quality: int = 90) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary name beside it, then a rename.
+    """Write a file whole or not at all: a temporary name beside it, then a rename, on a disk.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written to.
     """
+    if addresses.is_remote(path):
+        addresses.put(path, data)
+        return
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

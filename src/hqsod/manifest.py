@@ -93,10 +93,15 @@ def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connectio
 
 
 class Manifest:
-    """The open manifest of a data set; use it as a context manager, from one thread."""
+    """The open manifest of a data set; use it as a context manager, from one thread.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Attributes:
+        folder: where its file is.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
+        self.folder = folder
 
     @classmethod
     @contextmanager
@@ -110,7 +115,7 @@ class Manifest:
         with connect(folder, create=create) as connection:
             if create:
                 connection.executescript(_SCHEMA)
-            yield cls(connection)
+            yield cls(connection, folder)
 
     def add_recipe(self, key: str, settings: dict[str, Any]) -> None:
         """Keep a recipe's settings under its key; keeping them twice is harmless."""

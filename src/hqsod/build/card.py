@@ -37,7 +37,8 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     built = [record for record in records if record.status == "built"]
     card, sheet = folder / "README.md", folder / SHEET
     recipes = [manifest.recipe(key) for key in sorted({record.recipe for record in built})]
-    sections = (_card(folder.resolve().name, records, recipes), _review(folder, built))
+    review = _review(folder, manifest.folder, built)
+    sections = (_card(folder.resolve().name, records, recipes), review)
     images.write_bytes(card, "\n".join(section for section in sections if section).encode())
     if built:
         images.write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
@@ -113,9 +114,9 @@ def _rejected(records: Sequence[Record]) -> str:
     return "\n".join(["## Rejected pairs", "", *rows]) if rows else ""
 
 
-def _review(folder: Path, built: Sequence[Record]) -> str:
+def _review(folder: Path, home: Path, built: Sequence[Record]) -> str:
     """What people decided; empty before the first decision."""
-    with Decisions.open(folder) as decisions:
+    with Decisions.open(home) as decisions:
         latest = decisions.latest()
     made = ((latest[record.stem], record) for record in built if record.stem in latest)
     choices = Counter(
@@ -162,7 +163,7 @@ def _row(folder: Path, record: Record) -> Array:
     sheet = Image.new("RGB", (len(LAYERS) * CELL, CELL + CAPTION), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, layer in enumerate(layer for layer in LAYERS if layer in record.outputs):
-        with Image.open(folder / record.outputs[layer].path) as picture:
+        with Image.open(images.openable(folder / record.outputs[layer].path)) as picture:
             picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
             cell = picture.convert("RGB")
         left = column * CELL + (CELL - cell.width) // 2

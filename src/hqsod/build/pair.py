@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hqsod import images
+from hqsod.addresses import read_bytes
 from hqsod.build.quality import judge
 from hqsod.build.recipes import MASK_THRESHOLD, SCALE, Settings
 from hqsod.build.refine import Refiner
@@ -60,10 +61,7 @@ def hash_files(pair: Pair) -> dict[str, File]:
 
 
 def _hash_file(path: Path) -> File:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+    data = read_bytes(path)
     return File(str(path), hashlib.sha256(data).hexdigest(), len(data))
 
 

@@ -7,20 +7,19 @@ Killed at any moment and started again, it does what is missing and ends with th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hqsod import images
+from hqsod.addresses import sizes
 from hqsod.build import card
 from hqsod.build.engines import Engine, Task, rejected
-from hqsod.build.pair import hash_files, place
+from hqsod.build.home import open_home
+from hqsod.build.pair import IMAGES, MASKS, REFINED, hash_files, place
 from hqsod.build.recipes import Settings
-from hqsod.errors import InputError, OutputError
+from hqsod.errors import InputError
 from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
@@ -48,13 +47,13 @@ class Summary:
 
 
 def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
-    """Build a data set at `dest` from `pairs`, or bring it up to date.
+    """Build a data set at `dest`, a folder or an address, or bring it up to date.
 
     Raises:
         OutputError: `dest` cannot be written to, or another run is at work there.
     """
     settings = engine.settings
-    with _sole_run(dest), Manifest.open(dest, create=True) as manifest:
+    with open_home(dest) as home, Manifest.open(home.folder, create=True) as manifest:
         manifest.add_recipe(settings.key, settings.as_dict())
         batches, unreadable = _plan(pairs, manifest.latest(), dest, settings)
         to_build = sum(task.needed for batch in batches for task in batch)
@@ -65,6 +64,7 @@ def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
             for record in engine.run(batches, dest):
                 _account(record, manifest, bar, failed)
                 bar.advance()
+                home.save()
         records = [record for record in manifest.latest().values() if record.status == "built"]
         card_path, sheet = card.write(dest, manifest)
     built = to_build + len(unreadable) - len(failed)
@@ -87,28 +87,13 @@ def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) ->
         bar.note(f"converted: {record.notes}")
 
 
-@contextmanager
-def _sole_run(dest: Path) -> Iterator[None]:
-    """Hold the data set's lock; a killed run's lock is free at once."""
-    try:
-        dest.mkdir(parents=True, exist_ok=True)
-        with FileLock(dest / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise OutputError(
-            f"{dest}: another run is at work there", "", "wait for it, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            f"{dest}: {error.strerror}", "a folder that can be written to", "mend its permissions"
-        ) from error
-
-
 def _plan(
     pairs: Sequence[Pair], records: dict[str, Record], dest: Path, settings: Settings
 ) -> tuple[list[list[Task]], list[Record]]:
     """Batches of pictures of one size that hold work to do, and the pairs that cannot be opened."""
     unreadable: list[Record] = []
+    layers = (IMAGES, MASKS, REFINED)
+    held = {f"{x}/{name}": size for x in layers for name, size in sizes(dest / x).items()}
     by_size: dict[tuple[int, int], list[Task]] = {}
 
     def look(pair: Pair) -> tuple[Task, tuple[int, int] | str]:
@@ -116,7 +101,7 @@ def _plan(
             task = Task(pair, hash_files(pair))
         except InputError as error:
             return Task(pair, {}), str(error)
-        current = _is_current(records.get(pair.stem), task.files, dest, settings)
+        current = _is_current(records.get(pair.stem), task.files, held, settings)
         task = Task(pair, task.files, needed=not current)
         try:
             size = images.read_size(pair.image)
@@ -141,7 +126,7 @@ def _plan(
 
 
 def _is_current(
-    record: Record | None, files: dict[str, File], dest: Path, settings: Settings
+    record: Record | None, files: dict[str, File], held: dict[str, int], settings: Settings
 ) -> bool:
     """Whether the pair was built from these bytes with these settings and its files are there."""
     return (
@@ -149,9 +134,5 @@ def _is_current(
         and record.status == "built"
         and record.recipe == settings.key
         and all(record.sources[name].sha256 == file.sha256 for name, file in files.items())
-        and all(_is_there(dest / file.path, file.size) for file in record.outputs.values())
+        and all(held.get(file.path) == file.size for file in record.outputs.values())
     )
-
-
-def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

@@ -66,10 +66,9 @@ def ray_engine(
     recipe: Recipe,
     device: str,
     precision: str,
-    *,
     fallback: bool,
-    cores: int | None = None,
     address: str | None = None,
+    cores: int | None = None,
 ) -> Iterator[RayEngine]:
     """Share a cluster among workers, and let one of them say what the recipe means there.
 
@@ -78,8 +77,8 @@ def ray_engine(
         device: `auto`, `cpu` or `cuda`; auto takes the cluster's GPUs if it has any.
         precision: as `devices.choose_precision` takes it; a worker's machine is asked.
         fallback: see `Settings`.
-        cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
         address: of the cluster; where None, RAY_ADDRESS, or a Ray of this machine's own.
+        cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
 
     Raises:
         SettingsError: no Ray, or its cluster has no such device or no machine with so many cores.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsod.addresses import folder
 from hqsod.cli.root import Device, Overwrite, Precision, app, finish
 from hqsod.errors import SettingsError
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
     from hqsod.build.recipes import Recipe
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
+BuildSource = Annotated[
+    Path,
+    typer.Argument(
+        parser=folder,
+        metavar="SOURCE",
+        help="The data set's folder or address; its layout is found.",
+    ),
+]
+Dest = Annotated[
+    Path,
+    typer.Argument(
+        parser=folder, metavar="DEST", help="Folder or address, such as s3://..., of the built one."
+    ),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: a pool of workers.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of Ray's cluster, such as auto; without, Ray is started here.")
+]
+Cores = Annotated[int | None, typer.Option(min=1, help="Of each Ray worker; without, a machine's.")]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
 Masks = Annotated[str | None, typer.Option(help="Folder of the masks, if not found.")]
 UpscalerName = Annotated[
@@ -58,8 +78,8 @@ def check(
 
 @app.command()
 def build(
-    source: Source,
-    dest: Annotated[Path, typer.Argument(help="Where the built data set goes.")],
+    source: BuildSource,
+    dest: Dest,
     images: Images = None,
     masks: Masks = None,
     recipe: Annotated[
@@ -75,23 +95,15 @@ def build(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    engine: Annotated[str, typer.Option(help="local, or ray: a pool of workers.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Ray's cluster, such as auto; a Ray of its own if not given.")
-    ] = None,
-    cores: Annotated[
-        int | None, typer.Option(help="Of each of Ray's workers; a machine's if not given.", min=1)
-    ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cores: Cores = None,
 ) -> None:
     """Build the high-quality version of a data set; run again to go on after a break."""
     from hqsod.build.pipeline import build as run
     from hqsod.build.recipes import choose_recipe
     from hqsod.datasets import find_pairs
 
-    if engine not in ("local", "ray"):
-        raise SettingsError(f"--engine {engine}", "local or ray")
-    if engine == "local" and (address or cores):
-        raise SettingsError("--address or --cores without --engine ray", "", "add --engine ray")
     pairs = find_pairs(source, images, masks)
     chosen = choose_recipe(recipe).changed(upscaler, refiner)
     if canvas is not None:
@@ -102,11 +114,7 @@ def build(
             "for the published DUTS-HQ: hqsod weights fetch swinir-l cascadepsp, "
             "then run this again"
         )
-    if engine == "local":
-        running = _here(chosen, device, precision, fallback=fallback)
-    else:
-        running = _on_ray(chosen, device, precision, address, cores, fallback=fallback)
-    with running as loaded:
+    with _engine(engine, chosen, device, precision, fallback, address, cores) as loaded:
         _say("upscaler", loaded.settings.upscaler, loaded.settings.upscaler_weights)
         _say("refiner", loaded.settings.refiner, loaded.settings.refiner_weights)
         summary = run(pairs, dest, loaded)
@@ -120,29 +128,30 @@ def build(
 
 
 @contextmanager
-def _here(recipe: Recipe, device: str, precision: str, *, fallback: bool) -> Iterator[Engine]:
-    from hqsod.build.engines import load_engine
-
-    yield load_engine(recipe, *_place(device, precision), fallback=fallback)
-
-
-@contextmanager
-def _on_ray(
+def _engine(
+    name: str,
     recipe: Recipe,
     device: str,
     precision: str,
+    fallback: bool,
     address: str | None,
     cores: int | None,
-    *,
-    fallback: bool,
 ) -> Iterator[Engine]:
-    from hqsod.build.ray_engine import ray_engine
+    """The engine asked for, its device told to the user."""
+    if name == "local" and not (address or cores):
+        from hqsod.build.engines import load_engine
 
-    with ray_engine(
-        recipe, device, precision, fallback=fallback, cores=cores, address=address
-    ) as loaded:
-        typer.echo(f"device: {loaded.pool.workers} of {loaded.place}")
-        yield loaded
+        yield load_engine(recipe, *_place(device, precision), fallback=fallback)
+    elif name == "ray":
+        from hqsod.build.ray_engine import ray_engine
+
+        with ray_engine(recipe, device, precision, fallback, address, cores) as engine:
+            typer.echo(f"device: {engine.pool.workers} workers, each {engine.place}")
+            yield engine
+    else:
+        raise SettingsError(
+            f"--engine {name}", "local, or ray, which --address and --cores go with"
+        )
 
 
 def _canvas(text: str) -> int | None:
@@ -164,8 +173,10 @@ def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
 
 
 def _say(role: str, name: str, digest: str) -> None:
-    weights = f"weights sha256 {digest[:16]}..." if digest else "no weights"
-    typer.echo(f"{role}: {name} ({weights})")
+    from hqsod.weights import describe
+
+    weights = f"sha256 {digest[:16]}" if digest else "no weights"
+    typer.echo(f"{role}: {describe(name)}; {weights}")
 
 
 @app.command()

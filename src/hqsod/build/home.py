@@ -1,0 +1,86 @@
+"""Where a build keeps its manifest: in DEST, or near it, for SQLite needs a disk.
+
+At an address the stored manifest counts. A run copies it to a temporary folder, appends there, and
+puts the copy back whole every half minute and at the end. What a killed run had not put back is
+built again, to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+from filelock import FileLock, Timeout
+
+from hqsod import addresses
+from hqsod.errors import OutputError
+from hqsod.manifest import NAME
+
+SECONDS = 30.0  # of records that a kill may cost at an address
+LARGEST_SHARE = 0.1  # of the time, spent on putting back a manifest grown large
+
+
+class Home:
+    """The folder that holds the manifest while a build runs.
+
+    Attributes:
+        folder: on this machine's disk.
+    """
+
+    def __init__(self, folder: Path, dest: Path) -> None:
+        self.folder, self._dest = folder, dest
+        self._next = monotonic() + SECONDS
+
+    def save(self) -> None:
+        """Put the manifest back if it is time; call it after every record."""
+        if addresses.is_remote(self._dest) and monotonic() >= self._next:
+            self.save_now()
+
+    def save_now(self) -> None:
+        """Put the manifest back."""
+        start = monotonic()
+        addresses.put(self._dest / NAME, (self.folder / NAME).read_bytes())
+        end = monotonic()
+        self._next = end + max(SECONDS, (end - start) / LARGEST_SHARE)
+
+
+@contextmanager
+def open_home(dest: Path) -> Iterator[Home]:
+    """Prepare the folder for one run.
+
+    Raises:
+        OutputError: `dest` cannot be written to, or another run is at work there.
+    """
+    if not addresses.is_remote(dest):
+        with _sole_run(dest):
+            yield Home(dest, dest)
+        return
+    with TemporaryDirectory(prefix="hqsod-") as name:
+        home = Home(Path(name), dest)
+        if NAME in addresses.sizes(dest):
+            (home.folder / NAME).write_bytes(addresses.read_bytes(dest / NAME))
+        try:
+            yield home
+        finally:
+            if (home.folder / NAME).is_file():
+                home.save_now()
+
+
+@contextmanager
+def _sole_run(dest: Path) -> Iterator[None]:
+    """Hold the data set's lock; a killed run's lock is free at once."""
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with FileLock(dest / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise OutputError(
+            f"{dest}: another run is at work there", "", "wait for it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"{dest}: {error.strerror}", "a folder that can be written to", "mend its permissions"
+        ) from error
