@@ -8,7 +8,7 @@ a sentence as its `error`. `GET /` is a page that lists all this and tries it ou
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -30,8 +30,20 @@ from hqsod.serve.service import Limits, Service
 from hqsod.server import Address, Guard
 
 CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
-ANYWHERE = (401, 403, 421)  # what the guard refuses
-PICTURES = (408, 413, 415, 422, 500, 503)
+# What refusals mean. The guard's can come from anywhere, the others where pictures are sent.
+GUARDS = {
+    401: "The token is missing, where one is asked for.",
+    403: "Sent by a page of another site.",
+    421: "Sent to a name that is not this machine's.",
+}
+PICTURES = {
+    408: "The picture did not arrive in time.",
+    413: "The file has too many bytes.",
+    415: "A form; the picture itself must be the body.",
+    422: "Not a picture, damaged, or of too many pixels.",
+    500: "The network or the drawing failed.",
+    503: "All places are taken; Retry-After says in how many seconds to come again.",
+}
 DESCRIPTION = "Saliency maps of pictures, and what is salient cut out of them."
 
 
@@ -64,7 +76,7 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lambda _: service.running(),
-        responses=_problems(*ANYWHERE),
+        responses=_problems(GUARDS),
         docs_url=None,
         redoc_url=None,
     )
@@ -81,9 +93,9 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     return {
-        status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
+        status: {"model": Problem, "description": meaning} for status, meaning in meanings.items()
     }
 
 
@@ -118,7 +130,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     body = {"required": True, "content": {f"image/{name.lower()}": picture for name in FORMATS}}
     described: dict[str, Any] = {
         "response_class": Response,
-        "responses": {200: {"content": {"image/png": picture}}, **_problems(*PICTURES)},
+        "responses": {200: {"content": {"image/png": picture}}, **_problems(PICTURES)},
         "openapi_extra": {"requestBody": body},
     }
 
@@ -136,9 +148,9 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 def _add_watching(app: FastAPI, service: Service) -> None:
     about = Health(status="ok", version=__version__, weights=service.predictor.network.about)
 
-    @app.get("/health", summary="Whether it works", responses=_problems(503))
+    @app.get("/health", summary="Whether it works", responses=_problems({503: "It fails."}))
     async def health() -> Health:
-        """503 while the network fails."""
+        """Fails from a batch that the network failed on to the next that it did not."""
         if service.failure is not None:
             raise HTTPException(503, service.failure)
         return about

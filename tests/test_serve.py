@@ -1,0 +1,432 @@
+"""The service: its answers, its batches, its limits, and its own description of itself."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from hqsod import cli
+from hqsod.errors import SettingsError, WeightsError
+from hqsod.images import FORMATS
+from hqsod.inference import Maps, SaliencyNetwork, load_network
+from hqsod.predict import Predictor, predict_one
+from tests.conftest import random_picture
+from tests.golden import inputs
+from tests.networks import save_tiny
+from tests.test_images import bomb
+
+for package in ("fastapi", "prometheus_client", "pymatting"):
+    pytest.importorskip(package, reason="the serve extra is not installed")
+
+import uvicorn  # noqa: E402 (after the packages it needs were asked for)
+from prometheus_client.parser import text_string_to_metric_families as parse  # noqa: E402
+
+from hqsod import server  # noqa: E402
+from hqsod.serve.app import create_service  # noqa: E402
+from hqsod.serve.service import Limits  # noqa: E402
+
+SECONDS = 60  # after which a test has failed
+DEFAULTS = Limits()
+
+
+class Watched(Predictor):
+    """A predictor whose network waits for `gate`, counts its batches, and fails when told."""
+
+    def __init__(self, network: SaliencyNetwork, batch: int = 1) -> None:
+        super().__init__(batch=batch)
+        self.network = network
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.error: Exception | None = None
+
+    def maps(self, prepared: Sequence[np.ndarray]) -> Maps:
+        self.batches.append(len(prepared))
+        assert self.gate.wait(SECONDS)
+        if self.error is not None:
+            raise self.error
+        return super().maps(prepared)
+
+
+class Client:
+    """A service on a port of its own, asked as programs ask it."""
+
+    def __init__(self, address: server.Address) -> None:
+        self.address = address
+
+    def ask(self, method: str, path: str, body: object = None, headers: object = None):
+        """Status, headers and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.address.port, timeout=SECONDS)
+        with closing(connection):
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    def get(self, path: str, **headers: str):
+        return self.ask("GET", path, headers=headers)
+
+    def post(self, path: str, body: object, **headers: str):
+        return self.ask("POST", path, body, headers)
+
+    def refused(self, body: object, path: str = "/saliency", **headers: str) -> tuple[int, str]:
+        status, _, answer = self.post(path, body, **headers)
+        return status, json.loads(answer)["error"]
+
+    def metric(self, name: str, **labels: str) -> float:
+        families = parse(self.get("/metrics")[2].decode())
+        samples = (sample for family in families for sample in family.samples)
+        return sum(
+            s.value for s in samples if s.name == name and labels.items() <= s.labels.items()
+        )
+
+    def half_a_request(self, body: bytes, sent: int | None = None) -> socket.socket:
+        """A connection that has sent so much of a picture, and reads no answer."""
+        connection = socket.create_connection(("127.0.0.1", self.address.port), SECONDS)
+        head = f"POST /saliency HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body[:sent])
+        return connection
+
+
+@contextmanager
+def serving(
+    predictor: Predictor, limits: Limits = DEFAULTS, token: str | None = None
+) -> Iterator[Client]:
+    """A service in a thread; what was taken in is answered before it ends."""
+    listening, address = server.listen("127.0.0.1", 0, token)
+    app = create_service(predictor, limits, address)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield Client(address)
+    finally:
+        running.should_exit = True
+        thread.join(SECONDS)
+        listening.close()
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def network(tiny: Path) -> SaliencyNetwork:
+    return load_network(tiny, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def service(network: SaliencyNetwork) -> Iterator[Client]:
+    """A service that many tests ask."""
+    with serving(Watched(network, batch=4), Limits(body=1_000_000, pixels=1_000_000)) as client:
+        yield client
+
+
+def encoded(form: str, array: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def photo(name: str = "chelsea", form: str = "JPEG") -> bytes:
+    return encoded(form, np.asarray(inputs.photo(name)))
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+# ---- what it answers
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/saliency", "maps"), ("/cutout", "cutouts")])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_the_answer_is_what_predict_makes(
+    service: Client, network: SaliencyNetwork, path: str, kind: str, form: str
+) -> None:
+    status, headers, png = service.post(path, photo(form=form))
+    assert (status, headers["content-type"]) == (200, "image/png")
+    wanted = predict_one(io.BytesIO(photo(form=form)), Watched(network), kind)
+    assert decoded(wanted).std() > 10, "the test's network must see something"
+    np.testing.assert_array_equal(decoded(png), decoded(wanted))
+
+
+def test_health_names_the_weights(service: Client, tiny: Path) -> None:
+    status, _, answer = service.get("/health")
+    assert status == 200
+    assert json.loads(answer)["weights"].startswith(str(tiny))
+
+
+def test_the_page_loads_nothing_from_elsewhere(service: Client) -> None:
+    for path in ("/", "/page/page.css", "/page/page.js"):
+        status, headers, text = service.get(path)
+        assert status == 200
+        assert b"http" not in text.replace(b"http://www.w3.org/", b"")
+        assert "default-src 'none'" in headers["content-security-policy"]
+    assert b"openapi.json" in text
+
+
+# ---- in batches
+
+
+def test_who_comes_while_the_network_is_busy_shares_a_batch(network: SaliencyNetwork) -> None:
+    predictor = Watched(network, batch=4)
+    bodies = [photo("chelsea"), photo("coffee"), encoded("PNG", random_picture((9, 300, 3)))] * 3
+    with serving(predictor) as client, ThreadPoolExecutor(9) as clients:
+        alone = [decoded(client.post("/saliency", body)[2]) for body in bodies[:3]]
+        predictor.gate.clear()
+        predictor.batches.clear()
+        first = clients.submit(client.post, "/saliency", bodies[0])
+        until(lambda: predictor.batches == [1])
+        rest = [clients.submit(client.post, "/saliency", body) for body in bodies[1:]]
+        until(lambda: client.metric("hqsod_requests_in_progress") == 9)
+        time.sleep(0.2)  # for the last ones to be decoded
+        predictor.gate.set()
+        for index, answer in enumerate([first, *rest]):
+            status, _, png = answer.result(SECONDS)
+            assert status == 200
+            np.testing.assert_allclose(decoded(png), alone[index % 3], atol=1)
+        assert predictor.batches == [1, 4, 4]
+        assert client.metric("hqsod_batch_pictures_sum") == 12
+
+
+def test_a_failure_is_its_batchs_alone(network: SaliencyNetwork) -> None:
+    predictor = Watched(network)
+    with serving(predictor) as client:
+        predictor.error = RuntimeError("the device is gone")
+        status, reason = client.refused(photo())
+        assert (status, "RuntimeError" in reason) == (500, True)
+        status, _, answer = client.get("/health")
+        assert (status, "the device is gone" in json.loads(answer)["error"]) == (503, True)
+        predictor.error = None
+        assert client.post("/saliency", photo())[0] == 200
+        assert client.get("/health")[0] == 200
+        assert client.metric("hqsod_requests_total", path="/saliency", status="500") == 1
+
+
+# ---- within limits
+
+
+def test_a_full_queue_is_said_and_loses_nobody(network: SaliencyNetwork) -> None:
+    predictor = Watched(network)
+    with serving(predictor, Limits(places=3)) as client, ThreadPoolExecutor(3) as clients:
+        predictor.gate.clear()
+        taken = [clients.submit(client.post, "/saliency", photo()) for _ in range(3)]
+        until(lambda: client.metric("hqsod_requests_in_progress") == 3)
+        for _ in range(5):
+            status, headers, answer = client.post("/saliency", photo())
+            assert (status, int(headers["retry-after"]) >= 1) == (503, True)
+            assert "all 3 places are taken" in json.loads(answer)["error"]
+        assert client.get("/health")[0] == 200
+        predictor.gate.set()
+        assert [answer.result(SECONDS)[0] for answer in taken] == [200] * 3
+        assert client.post("/saliency", photo())[0] == 200
+
+
+def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
+    predictor = Watched(network)
+    with serving(predictor) as client:
+        predictor.gate.clear()
+        kept: Future[object] = Future()
+        threading.Thread(target=lambda: kept.set_result(client.post("/saliency", photo()))).start()
+        until(lambda: predictor.batches == [1])
+        leaving = [client.half_a_request(photo()) for _ in range(4)]
+        leaving += [client.half_a_request(photo(), 500) for _ in range(2)]
+        until(lambda: client.metric("hqsod_requests_in_progress") == 7)
+        for connection in leaving:
+            connection.close()
+        until(lambda: client.metric("hqsod_requests_in_progress") == 1)
+        predictor.gate.set()
+        assert kept.result(SECONDS)[0] == 200
+        assert client.post("/saliency", photo())[0] == 200
+        assert predictor.batches == [1, 1]
+        assert client.metric("hqsod_requests_total", status="499") == 6
+
+
+def test_a_picture_must_arrive_in_time(network: SaliencyNetwork) -> None:
+    with serving(Watched(network), Limits(seconds=0.3)) as client:
+        with closing(client.half_a_request(photo(), 500)) as connection:
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 408
+            assert b"did not arrive within 0.3 s" in answer.read()
+        assert client.metric("hqsod_requests_in_progress") == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"", 422, "an empty body"),
+        (b"hello", 422, "not a picture in JPEG, PNG"),
+        (photo()[:2000], 422, "truncated"),
+        (bomb(1001), 422, "1001 x 1001 pixels; expected at most 1,000,000"),
+        (bomb(60_000), 422, "it may be an attack"),
+        (bytes(1_000_001), 413, "more than 1,000,000 bytes"),
+        (iter([bytes(300_000)] * 4), 413, "more than 1,000,000 bytes"),  # without a length
+    ],
+    ids=["empty", "text", "truncated", "pixels", "bomb", "bytes", "chunked"],
+)
+def test_what_cannot_be_is_refused_with_a_reason(
+    service: Client, body: object, status: int, reason: str
+) -> None:
+    got, said = service.refused(body)
+    assert (got, reason in said) == (status, True), said
+
+
+def test_a_form_is_told_what_to_send(service: Client) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert service.refused(photo(), **kind) == (
+        *(415, "a form; send the picture itself as the request's body"),
+    )
+
+
+@st.composite
+def broken_files(draw: st.DrawFn) -> bytes:
+    """A picture's file with bytes changed, taken out or put in, or cut off."""
+    form = draw(st.sampled_from(FORMATS))
+    exif = Image.Exif()
+    exif[274] = draw(st.integers(0, 9))
+    data = bytearray(encoded(form, random_picture((8, 6, 3)), exif=exif))
+    for _ in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, max(0, min(len(data) - 1, draw(st.sampled_from((64, 9999)))))))
+        length = draw(st.sampled_from((0, 1, 1, 4, 10**6)))
+        data[start : start + length] = draw(st.binary(max_size=4))
+    return bytes(data)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(broken_files(), st.sampled_from(["/saliency", "/cutout"]))
+def test_a_broken_file_is_read_or_refused_with_a_reason(
+    service: Client, data: bytes, path: str
+) -> None:
+    status, headers, answer = service.post(path, data)
+    if status == 200:
+        assert decoded(answer).size
+    else:
+        assert status in (413, 422)
+        assert headers["content-type"] == "application/json"
+        assert len(json.loads(answer)["error"]) > 10
+
+
+# ---- as it describes itself
+
+
+@pytest.mark.slow
+def test_it_answers_as_it_describes(service: Client, tmp_path: Path) -> None:
+    """With every check that schemathesis has, on proper pictures and on anything else."""
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "run",
+        f"{service.address.url}openapi.json",
+    ]
+    options = ("--checks=all", "--max-examples=25", "--seed=1", "--no-color")
+    run = subprocess.run(
+        [*command, *options],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py")),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "No issues found" in run.stdout
+    for path in ("/saliency", "/cutout", "/health", "/metrics"):
+        for status in ("200", "405"):
+            assert service.metric("hqsod_requests_total", path=path, status=status) > 0
+    assert service.metric("hqsod_requests_total", path="/cutout", status="422") > 0
+
+
+# ---- who is let in
+
+
+def test_pages_of_other_sites_are_kept_out(service: Client) -> None:
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+        assert service.refused(photo(), **headers)[0] == 403
+    assert service.refused(photo(), Host="evil.example")[0] == 421
+
+
+def test_a_token_is_asked_for_where_there_is_one(network: SaliencyNetwork) -> None:
+    with serving(Watched(network), token="secret") as client:
+        for path in ("/", "/health", "/metrics", "/openapi.json"):
+            status, headers, _ = client.get(path)
+            assert (status, headers["www-authenticate"]) == (401, "Bearer")
+        assert client.refused(photo())[0] == 401
+        assert client.post("/saliency", photo(), Authorization="Bearer secret")[0] == 200
+
+
+# ---- the command
+
+
+@pytest.mark.slow
+def test_the_command_answers_whom_it_took_in_before_it_ends(tiny: Path) -> None:
+    command = [sys.executable, "-m", "hqsod", "serve", "--weights", tiny, "--port", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HQSOD_TOKEN": "secret"}
+    process = subprocess.Popen(
+        map(str, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    with process, ThreadPoolExecutor(8) as clients:
+        assert process.stdout is not None
+        lines = (line.decode() for line in process.stdout)
+        port = next(int(m[1]) for line in lines if (m := re.search(r"open http.*:(\d+)/", line)))
+        client = Client(server.Address("127.0.0.1", port, "secret"))
+        post = partial(client.post, "/cutout", photo(), Authorization="Bearer secret")
+        assert post()[0] == 200
+        answers = [clients.submit(post) for _ in range(8)]
+        answers[0].result(SECONDS)
+        process.send_signal(signal.SIGTERM)
+        assert [answer.result(SECONDS)[0] for answer in answers] == [200] * 8
+        assert process.wait(SECONDS) == -signal.SIGTERM
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+        with pytest.raises(ConnectionRefusedError):
+            post()
+
+
+def test_the_command_says_what_is_missing(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def error(*arguments: object) -> BaseException | None:
+        return CliRunner().invoke(cli.app, ["serve", *map(str, arguments)]).exception
+
+    assert isinstance(error("--weights", tmp_path / "none.safetensors"), WeightsError)
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    assert isinstance(error("--weights", tiny), SettingsError)
+    for name in [name for name in sys.modules if name.startswith("hqsod.serve")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert "hqsod[serve]" in str(error("--weights", tiny))
