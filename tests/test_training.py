@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from hqsod.training.stages import Augmentation, LoopSettings, Optimizer, Recipe
 from hqsod.training.store import Example, Store, find_source, open_store
 from hqsod.types import Placement
 from tests.conftest import save, write_pair
-from tests.training_job import CHANGES, command, finish, kill_when, losses
+from tests.training_job import CHANGES, command, finish, kill_when, losses, torchrun
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -454,21 +453,67 @@ def test_a_stage_starts_from_the_one_before_or_from_imagenet() -> None:
 # The whole job
 
 
-def gradients(folder: Path, processes: int) -> list[dict[str, Tensor]]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    line = [*launch, f"--nproc-per-node={processes}", "-m", "tests.data_parallel", str(folder)]
-    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
-    return [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+def gradients(accelerator: Accelerator) -> dict[str, Tensor]:
+    """Of the first step, in however many parts and processes."""
+    trainer, batches = purnet_trainer(accelerator, Noise())
+    trainer.network.eval()  # each process and part would have BatchNorm statistics of its own
+    for batch in batches.ahead(0, trainer.parts):
+        trainer._backward(batch, batches.names)
+    trainer._average_gradients()
+    found = {n: p.grad for n, p in trainer.network.named_parameters() if p.grad is not None}
+    assert len(found) > 300
+    return found
+
+
+def require_same(ours: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    for name in wanted:
+        torch.testing.assert_close(ours[name], wanted[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(parts: int) -> None:
+    alone = gradients(Accelerator(cpu=True))
+    require_same(gradients(Accelerator(cpu=True, gradient_accumulation_steps=parts)), alone)
+
+
+def test_a_step_is_taken_after_the_last_part() -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    trainer, batches = purnet_trainer(accelerator, Noise())
+    taken = [trainer.train(batch, batches.names) for batch in batches.ahead(0, 4)]
+    assert taken == [False, True, False, True]
+    assert trainer.step == 2
+    whole = loop._batches(trainer.task, trainer.settings, Accelerator(cpu=True))
+    assert batches.names(2) + batches.names(3) == whole.names(1)
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    (alone,) = gradients(tmp_path, 1)
-    together = gradients(tmp_path, 2)
-    assert len(alone) > 300
-    for name, wanted in alone.items():
-        for ours in together:
-            torch.testing.assert_close(ours[name], wanted, rtol=1e-3, atol=1e-6, msg=name)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_have_the_gradients_of_one(tmp_path: Path, processes: int) -> None:
+    line = [*torchrun(processes), "-m", "tests.data_parallel", str(tmp_path)]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    alone = gradients(Accelerator(cpu=True))
+    for rank in range(processes):
+        require_same(torch.load(tmp_path / f"{processes}-{rank}.pt"), alone)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_with_four(tmp_path: Path) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    for stem, name in (("a", "chelsea"), ("b", "coffee"), ("c", "chelsea"), ("p", "coffee")):
+        write_pair(data, stem, name, width=90)
+    alone, many = tmp_path / "alone", tmp_path / "many"
+    done = finish(command(data, alone, "--stages", "1"), cache)
+    assert done.returncode == 0, done.stderr
+    _, *arguments = command(data, many, "--stages", "1")
+    kill_when([*torchrun(2), *arguments], cache, many / "stage1/checkpoints/step-00000002.pt")
+    assert not (many / "stage1/weights.safetensors").exists()
+    resumed = finish([*torchrun(4), *arguments, "--resume"], cache)
+    assert resumed.returncode == 0, resumed.stderr
+    ours, wanted = losses(many / "stage1"), losses(alone / "stage1")
+    assert [line["step"] for line in ours] == [line["step"] for line in wanted]
+    for one, other in zip(ours, wanted, strict=True):  # BatchNorm sees fewer pictures at once
+        if "loss" in one:
+            assert one["loss"] == pytest.approx(other["loss"], rel=0.15)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ SETTINGS = {
     **{
         f"stage{n}.{key}": value
         for n in (1, 2, 3)
-        for key, value in (("steps", "6"), ("batch", "2"))
+        for key, value in (("steps", "6"), ("batch", "4"))
     },
 }
 CHANGES = [f"{key}={value}" for key, value in SETTINGS.items()]
@@ -34,6 +34,11 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
     changes = [part for change in CHANGES for part in ("--set", change)]
     arguments = ["train", str(data), "--out", str(out), "--recipe", "quick", *changes, *more]
     return [sys.executable, "-m", "hqsod", *arguments, "--device", "cpu"]
+
+
+def torchrun(processes: int) -> list[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launch, f"--nproc-per-node={processes}"]
 
 
 def environment(cache: Path) -> dict[str, str]:

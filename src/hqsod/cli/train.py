@@ -15,6 +15,7 @@ OVERFIT_STEPS = 200
 TRY = {
     "purnet": "hqsod predict PICTURES --weights {weights} --out DIR",
     "upscaler": "hqsod upscale PICTURES --upscaler {weights} --out DIR",
+    "refiner": "hqsod refine PICTURES MASKS --refiner {weights} --out DIR",
 }
 
 
@@ -46,6 +47,9 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    accumulate: Annotated[
+        int, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
+    ] = 1,
 ) -> None:
     """Train a network; the run's folder then holds its weights, a log and sample pictures."""
     from hqsod.training.job import Plan
@@ -66,6 +70,7 @@ def train(
         overfit=overfit,
         device=device,
         precision=precision,
+        accumulate=accumulate,
     )
     outcome = run(plan, out, resume=resume)
     if int(os.environ.get("RANK", "0")):

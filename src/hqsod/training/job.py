@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hqsod import weights
 from hqsod.devices import choose_device, choose_precision
@@ -48,6 +48,7 @@ class Plan(BaseModel):
         overfit: train on this many pictures alone, to see that they can be learned; 0 for all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `float32` or `bf16`.
+        accumulate: in how many parts each process shows its share of a batch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class Plan(BaseModel):
     overfit: int = 0
     device: str = "auto"
     precision: str = "auto"
+    accumulate: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _accelerator(plan: Plan) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if precision is torch.bfloat16 else "no",
+        gradient_accumulation_steps=plan.accumulate,
     )
 
 
@@ -164,7 +167,7 @@ def _require_own_folder(plan: Plan, out: Path, resume: bool) -> None:
             f"{out} holds a run", "a new folder", "add --resume to go on with that run"
         )
     before = Plan.model_validate_json(path.read_text("utf-8"))
-    where = {"device", "precision", "stages"}
+    where = {"device", "precision", "stages", "accumulate"}
     old, new = before.model_dump(exclude=where), plan.model_dump(exclude=where)
     changed = [name for name in old if old[name] != new[name]]
     if changed:

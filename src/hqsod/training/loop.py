@@ -12,7 +12,8 @@ then holds `weights.safetensors` (the last step's), `best.safetensors`, `log.jso
 
 Several processes each show their share of every batch. The network is not wrapped for that, since
 several losses may go through one graph, each with its own parameters: gradients are averaged once
-all of them are there.
+all of them are there. An accelerator made with `gradient_accumulation_steps` shows each share in
+that many parts, one after the other: a large batch for a small memory.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
     with progress_bar(
         settings.steps, folder.name, "steps", before=trainer.step, shown=shown
     ) as bar:
-        for batch in batches.ahead(trainer.step, settings.steps):
-            trainer.train(batch, batches.names)
+        parts = accelerator.gradient_accumulation_steps
+        for batch in batches.ahead(trainer.step * parts, settings.steps * parts):
+            if not trainer.train(batch, batches.names):
+                continue
             bar.advance()
             if note := _write_due(trainer, folder, journal):
                 bar.note(f"{folder.name} step {trainer.step}: {note}")
@@ -77,14 +80,14 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
 
 
 def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Batches:
-    processes = accelerator.num_processes
-    if settings.batch % processes:
+    processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
+    share, rest = divmod(settings.batch, processes * parts)
+    if rest:
         raise SettingsError(
-            f"a batch of {settings.batch} for {processes} processes",
-            f"a multiple of {processes}",
-            "change batch or the number of processes",
+            f"a batch of {settings.batch} for {processes} processes in {parts} parts each",
+            f"a multiple of {processes * parts}",
+            "change batch, the number of processes or --accumulate",
         )
-    share = settings.batch // processes
     rank = accelerator.process_index
     return Batches(task.data, share, settings.seed, rank, processes, accelerator.device)
 
@@ -126,6 +129,8 @@ class Trainer:
     Attributes:
         step: steps done.
         best: smallest validation error so far.
+        parts: in how many parts a process shows its share of a batch.
+        part: how many of them the next step has had.
     """
 
     def __init__(self, task: Task, settings: LoopSettings, accelerator: Accelerator) -> None:
@@ -134,6 +139,7 @@ class Trainer:
             raise SettingsError(f"a rate for {min(unknown)}", f"one of {', '.join(task.parts)}")
         self.task, self.settings, self.accelerator = task, settings, accelerator
         self.step, self.best = 0, math.inf
+        self.parts, self.part = accelerator.gradient_accumulation_steps, 0
         self.network = task.network.to(accelerator.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's types
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -166,14 +172,21 @@ class Trainer:
         for name in self.settings.rates:
             self.task.parts[name].train().requires_grad_(True)
 
-    def train(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> None:
-        """Take one step.
+    def train(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> bool:
+        """Learn from a batch, or a part of one; the last part takes the step.
 
         Args:
             batch: what to learn from.
-            names: the pictures shown at a step, for the message when a loss is not finite.
+            names: the pictures in a batch or part, counted from 0, for the message when a loss is
+                not finite.
+
+        Returns:
+            Whether a step was taken.
         """
         self._backward(batch, names)
+        self.part = (self.part + 1) % self.parts
+        if self.part:
+            return False
         self._average_gradients()
         if clip := self.settings.optimizer.clip:
             nn.utils.clip_grad_norm_(chain(*self.trained.values()), clip)
@@ -185,6 +198,7 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
+        return True
 
     def _backward(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> None:
         """Add up gradients: one pass through the graph for each loss, to its own parts only."""
@@ -195,7 +209,7 @@ class Trainer:
         if not total.isfinite():
             raise TrainingError(
                 f"the loss at step {self.step + 1} is {total.item()}; "
-                f"the batch: {', '.join(names(self.step))}",
+                f"the batch: {', '.join(names(self.step * self.parts + self.part))}",
                 "a finite number",
                 "look at these pictures, or start again with lower rates",
             )
@@ -233,7 +247,7 @@ class Trainer:
         values = {name: total.item() / self._summed for name, total in self._sums.items()}
         group = self.optimizer.param_groups[0]
         values["rate"] = group["lr"] / group["base"]
-        values["seconds"] = (time.perf_counter() - self._since) / self._summed
+        values["seconds"] = (time.perf_counter() - self._since) * self.parts / self._summed
         self._sums.clear()
         self._summed, self._since = 0, time.perf_counter()
         return values
