@@ -81,8 +81,16 @@ def chunks(pairs: list[Pair]) -> Iterator[tuple[int, Pair, Pair]]:
 def settings() -> Settings:
     recipe = RECIPES["preview"]
     names = {"recipe": recipe.name, "upscaler": recipe.upscaler, "refiner": recipe.refiner}
-    weights = {"upscaler_weights": "", "refiner_weights": ""}
-    return Settings(**names, **weights, canvas=None, precision="float32", batch=1, fallback=False)
+    weights = {f"{role}_weights": "" for role in ("upscaler", "refiner", "predictor")}
+    return Settings(
+        **names,
+        **weights,
+        predictor="none",
+        canvas=None,
+        precision="float32",
+        batch=1,
+        fallback=False,
+    )
 
 
 def enlarge(pair: Pair, image: np.ndarray, mask: np.ndarray) -> Enlarged:

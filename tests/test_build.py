@@ -29,6 +29,8 @@ from hqsod.datasets import find_pairs
 from hqsod.errors import OutputError, SettingsError
 from hqsod.images import Array
 from hqsod.manifest import NAME, Manifest
+from hqsod.models.purnet import build_purnet
+from hqsod.weights import save as save_weights
 from tests.conftest import random_picture, save, write_pair
 from tests.test_images import bomb
 
@@ -310,3 +312,17 @@ def test_upscale_and_refine_run_alone(source: Path, tmp_path: Path):
         source / "masks" / "a.png"
     )
     assert "0 made, 4 kept" in CliRunner().invoke(app, [*masks, "--refiner", "guided"]).stdout
+
+
+def test_masks_are_judged_by_a_network_of_ones_own(source: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    path = tmp_path / "purnet.safetensors"
+    save_weights(path, build_purnet("light", 8, attention=False).state_dict(), {"size": "64"})
+    build(find_pairs(source), tmp_path / "dest", load(predictor=str(path)))
+    with Manifest.open(tmp_path / "dest") as manifest:
+        records = manifest.latest().values()
+    assert all(0 <= record.quality["prediction_iou"] < 0.9 for record in records)
+    again = build(find_pairs(source), tmp_path / "dest", load(predictor=str(path)))
+    assert again.kept == 4
+    without = build(find_pairs(source), tmp_path / "dest", load())
+    assert without.built == 4  # a mask judged otherwise is another result

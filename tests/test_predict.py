@@ -161,7 +161,7 @@ def test_settings_that_cannot_be_are_refused(tiny: Path, options: dict, said: st
         Predictor(tiny, **options)(np.zeros((8, 8, 3), np.uint8))
 
 
-def test_weights_are_found(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_are_found(tiny: Path, tmp_path: Path):
     data, run_folder = tiny.read_bytes(), tmp_path / "run"
     with pytest.raises(WeightsError, match="no-such-weights"):
         inference.find_weights("no-such-weights")
@@ -174,9 +174,6 @@ def test_weights_are_found(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         assert inference.find_weights(run_folder) == path
-    monkeypatch.setattr(weights, "registry", dict)
-    with pytest.raises(WeightsError, match="--weights"):
-        Predictor()(tmp_path / "photo.jpg")
 
 
 def test_out_of_memory_says_what_to_do(tiny: Path, monkeypatch: pytest.MonkeyPatch):

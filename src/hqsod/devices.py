@@ -55,6 +55,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """What `choose_precision` takes for a dtype."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype is precision)
+
+
 def has_native_bf16(device: torch.device) -> bool:
     """Whether `device` has bf16 matrix instructions."""
     if device.type == "cuda":

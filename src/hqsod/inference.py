@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from hqsod import weights
 from hqsod.devices import (
@@ -23,7 +24,7 @@ from hqsod.devices import (
     require_device_name,
 )
 from hqsod.errors import SettingsError, WeightsError
-from hqsod.images import Array
+from hqsod.images import Array, resize
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
 
@@ -56,6 +57,11 @@ class SaliencyNetwork(Protocol):
     def __call__(self, images: Array) -> Maps:
         """(B, S, S, 3) uint8 RGB to (B, S, S) float32 probabilities, for any side S."""
         ...
+
+
+def prepare(image: Array, size: int) -> Array:
+    """A picture as the network sees it, (size, size, 3) uint8; as in training."""
+    return resize(image, (size, size), Image.Resampling.BILINEAR)
 
 
 def load_network(name: str | Path | None, device: str, precision: str) -> SaliencyNetwork:

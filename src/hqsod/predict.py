@@ -20,7 +20,7 @@ from hqsod.cutout import cut_out, overlay, require_pymatting
 from hqsod.errors import InputError, SettingsError
 from hqsod.files import Outcome, Work, make_each
 from hqsod.images import Array
-from hqsod.inference import Maps, SaliencyNetwork, load_network
+from hqsod.inference import Maps, SaliencyNetwork, load_network, prepare
 
 Picture: TypeAlias = str | Path | Image.Image | Array
 # What can be drawn of a picture and its map, uint8. All but the maps go to a folder of that name.
@@ -133,11 +133,6 @@ def pixels(image: Picture) -> Array:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(f"an array of {image.shape} {image.dtype}", "(H, W, 3) uint8 RGB")
     return image
-
-
-def prepare(image: Array, size: int) -> Array:
-    """A picture as the network sees it, (size, size, 3) uint8; as in training."""
-    return pictures.resize(image, (size, size), Image.Resampling.BILINEAR)
 
 
 def restore(saliency: Maps, size: tuple[int, int]) -> Maps:

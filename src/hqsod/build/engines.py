@@ -18,12 +18,15 @@ from typing import Protocol
 
 import torch
 
+from hqsod import weights
 from hqsod.build import pair as steps
 from hqsod.build.pair import Source
 from hqsod.build.recipes import SCALE, Recipe, Settings
 from hqsod.build.refine import Refiner, load_refiner
 from hqsod.build.upscale import Upscaler, load_upscaler
+from hqsod.devices import precision_name
 from hqsod.errors import InputError, WeightsError
+from hqsod.inference import SaliencyNetwork, find_weights, load_network
 from hqsod.manifest import File, Record
 from hqsod.types import Pair
 
@@ -76,6 +79,7 @@ class LocalEngine:
     upscaler: Upscaler
     refiner: Refiner | None
     settings: Settings
+    predictor: SaliencyNetwork | None = None
 
     def run(self, batches: Sequence[Sequence[Task]], folder: Path) -> Iterator[Record]:
         """Build the batches in this process, in order; see `Engine`."""
@@ -102,7 +106,7 @@ class LocalEngine:
         seconds = (perf_counter() - start) / len(sources)
         for source, image in zip(sources, upscaled, strict=True):
             if source.pair.stem in needed:
-                yield steps.enlarge(source, image, self.refiner, seconds)
+                yield steps.enlarge(source, image, self.refiner, seconds, self.predictor)
 
 
 def load_engine(
@@ -119,18 +123,24 @@ def load_engine(
             f"{recipe.upscaler}: enlarges {upscaler.scale} times", f"{SCALE} times", "use another"
         )
     refiner = load_refiner(recipe.refiner, device, precision)
+    predictor, predictor_weights = None, ""
+    if recipe.predictor != "none":
+        predictor = load_network(recipe.predictor, str(device), precision_name(precision))
+        predictor_weights = weights.sha256(find_weights(recipe.predictor))
     settings = Settings(
         recipe=recipe.name,
         upscaler=upscaler.name,
         upscaler_weights=upscaler.weights,
         refiner=refiner.name if refiner else "none",
         refiner_weights=refiner.weights if refiner else "",
+        predictor=recipe.predictor,
+        predictor_weights=predictor_weights,
         canvas=recipe.canvas,
         precision=str(precision).removeprefix("torch."),
         batch=GPU_BATCH if device.type == "cuda" else 1,
         fallback=fallback,
     )
-    return LocalEngine(upscaler, refiner, settings)
+    return LocalEngine(upscaler, refiner, settings, predictor)
 
 
 def _read_ahead(

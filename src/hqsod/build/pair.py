@@ -21,6 +21,7 @@ from hqsod.build.recipes import MASK_THRESHOLD, SCALE, Settings
 from hqsod.build.refine import Refiner
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.inference import SaliencyNetwork, prepare
 from hqsod.manifest import File, Record
 from hqsod.types import Pair, Placement
 
@@ -42,12 +43,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Enlarged:
-    """A pair after the networks; `image`, `mask` and `refined` have the canvas's size."""
+    """A pair after the networks; `image`, `mask` and `refined` have the canvas's size.
+
+    `prediction` is a network's own saliency map of the picture, uint8, at the network's size.
+    """
 
     source: Source
     image: Array
     mask: Array
     refined: Array | None
+    prediction: Array | None
     seconds: dict[str, float]
 
 
@@ -116,7 +121,13 @@ def binarise(mask: Array) -> Array:
     return np.where(mask > MASK_THRESHOLD, np.uint8(255), np.uint8(0))
 
 
-def enlarge(source: Source, upscaled: Array, refiner: Refiner | None, seconds: float) -> Enlarged:
+def enlarge(
+    source: Source,
+    upscaled: Array,
+    refiner: Refiner | None,
+    seconds: float,
+    predictor: SaliencyNetwork | None = None,
+) -> Enlarged:
     """Place picture and mask on the canvas and refine the mask.
 
     Args:
@@ -124,6 +135,7 @@ def enlarge(source: Source, upscaled: Array, refiner: Refiner | None, seconds: f
         upscaled: its picture after the upscaler.
         refiner: None leaves the mask as enlarged.
         seconds: the pair's share of the upscaler's time.
+        predictor: says what is salient without the mask; None for no such opinion.
     """
     start = perf_counter()
     image = images.pad(upscaled, source.placement)
@@ -132,8 +144,14 @@ def enlarge(source: Source, upscaled: Array, refiner: Refiner | None, seconds: f
     refined = None
     if refiner is not None:
         refined = refiner(image, binarise(mask))
-    times = {**source.seconds, "upscale": seconds, "refine": perf_counter() - start}
-    return Enlarged(source, image, mask, refined, times)
+    refined_at = perf_counter()
+    times = {**source.seconds, "upscale": seconds, "refine": refined_at - start}
+    prediction = None
+    if predictor is not None:
+        saliency = predictor(prepare(source.image, predictor.size)[None])[0]
+        prediction = np.asarray((saliency * 255).round(), np.uint8)
+        times["predict"] = perf_counter() - refined_at
+    return Enlarged(source, image, mask, refined, prediction, times)
 
 
 def write(enlarged: Enlarged, folder: Path, settings: Settings) -> Record:
@@ -150,7 +168,10 @@ def write(enlarged: Enlarged, folder: Path, settings: Settings) -> Record:
     quality = None
     if enlarged.refined is not None:
         window = source.placement.window
-        quality = judge(enlarged.image[window], enlarged.mask[window], enlarged.refined[window])
+        image, mask, refined = (
+            layer[window] for layer in (enlarged.image, enlarged.mask, enlarged.refined)
+        )
+        quality = judge(image, mask, refined, enlarged.prediction)
         fall_back = settings.fallback and quality.flagged
         layers[REFINED] = enlarged.mask if fall_back else enlarged.refined
     judged = perf_counter()

@@ -21,6 +21,8 @@ class Recipe:
         name: what users call it.
         upscaler: name or path, as `build.upscale.load_upscaler` takes it.
         refiner: name or path, as `build.refine.load_refiner` takes it.
+        predictor: name or path, as `inference.load_network` takes it, of the network whose own
+            prediction a mask is compared with; `none` for no such comparison.
         canvas: side of the square canvas in pixels, or None for no canvas.
         meaning: one sentence for the user.
     """
@@ -28,15 +30,23 @@ class Recipe:
     name: str
     upscaler: str
     refiner: str
+    predictor: str
     canvas: int | None
     meaning: str
 
-    def changed(self, upscaler: str | None, refiner: str | None) -> Recipe:
+    def changed(
+        self, upscaler: str | None, refiner: str | None, predictor: str | None = None
+    ) -> Recipe:
         """The recipe with other networks, under another name; None leaves one as it is."""
-        new = replace(self, upscaler=upscaler or self.upscaler, refiner=refiner or self.refiner)
+        new = replace(
+            self,
+            upscaler=upscaler or self.upscaler,
+            refiner=refiner or self.refiner,
+            predictor=predictor or self.predictor,
+        )
         if new == self:
             return self
-        meaning = f"pictures by {new.upscaler}, masks by {new.refiner}"
+        meaning = f"pictures by {new.upscaler}, masks by {new.refiner}, judged by {new.predictor}"
         return replace(new, name="custom", meaning=meaning)
 
 
@@ -47,6 +57,7 @@ RECIPES = {
             name="duts-hq",
             upscaler="swinir-l",
             refiner="cascadepsp",
+            predictor="none",
             canvas=1600,
             meaning="the published DUTS-HQ: SwinIR-L pictures, CascadePSP masks",
         ),
@@ -54,6 +65,7 @@ RECIPES = {
             name="preview",
             upscaler="bicubic",
             refiner="guided",
+            predictor="none",
             canvas=1600,
             meaning="no networks: bicubic pictures, masks drawn to the picture's edges by a filter",
         ),
@@ -86,6 +98,8 @@ class Settings:
         upscaler_weights: SHA-256 of its weight file, empty without weights.
         refiner: the refiner's name, or `none`.
         refiner_weights: likewise.
+        predictor: the name of the network whose prediction masks are compared with, or `none`.
+        predictor_weights: likewise.
         canvas: side of the square canvas, or None.
         precision: `float32` or `bf16`.
         batch: pictures of one size that pass the upscaler together.
@@ -99,6 +113,8 @@ class Settings:
     upscaler_weights: str
     refiner: str
     refiner_weights: str
+    predictor: str
+    predictor_weights: str
     canvas: int | None
     precision: str
     batch: int

@@ -87,6 +87,10 @@ def build(
     ] = None,
     upscaler: UpscalerName = None,
     refiner: RefinerName = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option(help="Judges masks by its own prediction: none, or --weights of predict."),
+    ] = None,
     canvas: Annotated[
         str | None, typer.Option(help="Side of the black square canvas, or none.")
     ] = None,
@@ -105,7 +109,7 @@ def build(
     from hqsod.datasets import find_pairs
 
     pairs = find_pairs(source, images, masks)
-    chosen = choose_recipe(recipe).changed(upscaler, refiner)
+    chosen = choose_recipe(recipe).changed(upscaler, refiner, predictor)
     if canvas is not None:
         chosen = replace(chosen, canvas=_canvas(canvas))
     typer.echo(f"recipe {chosen.name}: {chosen.meaning}")
@@ -117,6 +121,7 @@ def build(
     with _engine(engine, chosen, device, precision, fallback, address, cores) as loaded:
         _say("upscaler", loaded.settings.upscaler, loaded.settings.upscaler_weights)
         _say("refiner", loaded.settings.refiner, loaded.settings.refiner_weights)
+        _say("predictor", loaded.settings.predictor, loaded.settings.predictor_weights)
         summary = run(pairs, dest, loaded)
     typer.echo(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
