@@ -195,6 +195,37 @@ def test_the_page_loads_nothing_from_elsewhere(service: Client) -> None:
     assert b"openapi.json" in text
 
 
+@pytest.mark.slow
+def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) -> None:
+    from tests.test_review_browser import ARGUMENTS, CHROMIUM, playwright  # skips without it
+
+    if not Path(CHROMIUM).is_file():
+        pytest.skip("chromium is not installed")
+    (tmp_path / "cat.jpg").write_bytes(photo())
+    (tmp_path / "text.jpg").write_text("no picture")
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(service.address.url)
+        page.wait_for_selector("article")
+        described = json.loads(service.get("/openapi.json")[2])["paths"]
+        shown = page.locator("article h3").all_inner_texts()
+        assert [line.split()[1] for line in shown] == list(described)
+        page.set_input_files("#file", tmp_path / "text.jpg")
+        page.wait_for_selector("#said.bad")
+        assert "not a picture in JPEG" in page.inner_text("#said")
+        page.check("input[value='/cutout']")
+        page.set_input_files("#file", tmp_path / "cat.jpg")
+        page.wait_for_selector("#figure:not([hidden])")
+        assert page.evaluate("document.getElementById('result').naturalWidth") == 451
+        assert page.get_attribute("#save", "download") == "cat.png"
+        assert "/cutout" in page.inner_text("#command")
+        browser.close()
+    assert not faults
+
+
 # ---- in batches
 
 

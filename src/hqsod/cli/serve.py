@@ -30,7 +30,7 @@ def serve(
         int, typer.Option(min=1, help="Pictures taken in at once; the rest is answered 503.")
     ] = 64,
     max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a picture's file may have.")] = 20,
-    max_megapixels: Annotated[int, typer.Option(min=1, help="A picture may have.")] = 25,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="Megapixels a picture may have.")] = 25,
 ) -> None:
     """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
     try:
