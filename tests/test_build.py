@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod import images
+from hqsod.build import card
 from hqsod.build import engines as running
 from hqsod.build.engines import LocalEngine, load_engine
 from hqsod.build.pipeline import build
@@ -326,3 +327,12 @@ def test_masks_are_judged_by_a_network_of_ones_own(source: Path, tmp_path: Path)
     assert again.kept == 4
     without = build(find_pairs(source), tmp_path / "dest", load())
     assert without.built == 4  # a mask judged otherwise is another result
+
+
+def test_the_card_names_the_licences_and_papers_of_its_networks():
+    recipe = {"recipe": "duts-hq", "upscaler": "swinir-l", "refiner": "cascadepsp"}
+    text = card._card("name", [], [recipe])
+    assert "swinir-l: Apache-2.0; cascadepsp: MIT." in text
+    assert all(key in text for key in ("wang2017", "liang2021", "cheng2020"))
+    own = card._card("name", [], [{**recipe, "upscaler": "mine.pth", "refiner": "none"}])
+    assert "none that hqsod knows by name" in own

@@ -16,6 +16,7 @@ from hqsod.citations import CITATIONS
 from hqsod.decisions import FINAL_FOLDER, Decisions
 from hqsod.images import Array
 from hqsod.manifest import Manifest, Record
+from hqsod.weights import WeightFile, registry
 
 SHEET = "contact-sheet.jpg"
 LAYERS = (IMAGES, MASKS, REFINED)
@@ -24,7 +25,7 @@ CELL = 300  # pixels a side
 CAPTION = 24  # pixels below each row
 FLAG_COLOUR, TEXT_COLOUR, PAPER = (214, 40, 57), (30, 30, 30), (255, 255, 255)
 
-NETWORK_LICENCES = {"swinir": "Apache-2.0", "cascadepsp": "MIT"}
+NETWORKS = ("upscaler", "refiner", "predictor")  # of a recipe's settings
 
 
 def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
@@ -48,7 +49,9 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
 def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]]) -> str:
     built = [record for record in records if record.status == "built"]
     count = Counter(record.status for record in records)
-    works = _works(recipes)
+    networks = _networks(recipes)
+    licences = "; ".join(f"{file.name}: {file.licence}" for file in networks)
+    works = dict.fromkeys(["duts", *(file.citation for file in networks)])
     sections = [
         f"# {name}",
         f"Made with hqsod {__version__}. {count['built']} pairs built, {count['rejected']} "
@@ -60,19 +63,17 @@ def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]
         _rejected(records),
         "## Licences\n\nPictures and masks keep the licences and terms of the data set they were "
         "made from; DUTS is for research. Networks: "
-        + "; ".join(f"{work} {NETWORK_LICENCES[work]}" for work in works if work != "duts")
-        + ("." if len(works) > 1 else "none used."),
+        f"{licences or 'none that hqsod knows by name'}.",
         "## Citations\n\nCite the source data set (DUTS, if it is that) and the networks:\n\n"
         "```bibtex\n" + "\n".join(CITATIONS[work] for work in works) + "\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _works(recipes: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys of the works to cite: the source data set and every network used."""
-    used = {str(recipe[role]) for recipe in recipes for role in ("upscaler", "refiner")}
-    found = (work for work in NETWORK_LICENCES if any(name.startswith(work) for name in used))
-    return ["duts", *found]
+def _networks(recipes: Sequence[dict[str, Any]]) -> list[WeightFile]:
+    """The weight files used, as far as hqsod knows them by name."""
+    used = {recipe.get(role) for recipe in recipes for role in NETWORKS}
+    return [file for name, file in registry().items() if name in used]
 
 
 def _layout(built: Sequence[Record]) -> str:
