@@ -22,7 +22,7 @@ from hqsod.models.purnet import PurNet, from_published, is_published
 from hqsod.training.data import Batch, Pictures
 from hqsod.training.stages import Stage
 from hqsod.training.store import Store
-from hqsod.training.task import Objective, Validation
+from hqsod.training.task import Objective, Validation, is_shown
 
 _ATTENTION = ("promotion.", "rectification.", "purificatory.promoted.")
 _SCORES = ("mae", "f_max", "f_weighted", "s_measure", "e_mean")
@@ -80,7 +80,7 @@ class PurNetTask:
             image = torch.from_numpy(np.array(example.image)).permute(2, 0, 1)[None].to(device)
             saliency = _levels(network(image.float() / 255))
             scores.append(metrics.score(saliency, np.array(example.mask)))
-            if index < _SHOWN:
+            if is_shown(index, len(store), _SHOWN):
                 rows.append(_row(example.image, example.mask, saliency))
         means = {name: float(np.mean([s[name] for s in scores])) for name in _SCORES}
         return Validation(means, means["mae"], np.vstack(rows))

@@ -33,7 +33,7 @@ from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
 from hqsod.training.stages import LoopSettings
 from hqsod.training.store import draw
-from hqsod.training.task import Objective, Prepared, Sources, Validation
+from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
 from hqsod.types import Pair, Placement
 
 REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
@@ -297,12 +297,12 @@ class RefinerTask:
         before: list[tuple[float, float]] = []
         after: list[tuple[float, float]] = []
         rows: list[Array] = []
-        for case in held_out_cases(self.held_out):
+        for number, case in enumerate(held_out_cases(self.held_out)):
             refined = refiner(case.image, case.mask)
             for measured, mask in ((before, case.mask), (after, refined)):
                 binary = to_binary(mask)
                 measured.append((iou(binary, case.truth), boundary_accuracy(binary, case.truth)))
-            if len(rows) < _SHOWN:
+            if is_shown(number, len(self.held_out), _SHOWN):
                 rows.append(_row(case, refined))
         if not rows:
             return None

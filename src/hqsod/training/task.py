@@ -42,6 +42,11 @@ class Validation(NamedTuple):
     picture: Array
 
 
+def is_shown(number: int, count: int, most: int) -> bool:
+    """Whether a picture is on the sheet, which holds at most `most`, spread over all `count`."""
+    return number % -(-count // most) == 0
+
+
 class Task(Protocol):
     """Something that can be trained."""
 

@@ -25,7 +25,7 @@ from hqsod.training.data import Arrays, Batch
 from hqsod.training.degradation import REDUCE, Degradation, compress, degrade
 from hqsod.training.stages import LoopSettings
 from hqsod.training.store import draw
-from hqsod.training.task import Objective, Prepared, Sources, Validation
+from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
 from hqsod.types import Placement
 
 LUMA = (65.481, 128.553, 24.966)  # of BT.601 in video range, for R, G, B in [0, 1]
@@ -230,14 +230,14 @@ class UpscalerTask:
         upscaler = NetworkUpscaler("upscaler", "", network, scale, 1, device)
         gains: list[list[float]] = []
         rows: list[Array] = []
-        for path in self.held_out:
+        for number, path in enumerate(self.held_out):
             truth = read_photograph(path, scale)
             small = reduce(truth, scale)
             results = [
                 _beside_bicubic(upscaler, x, truth) for x in (small, compress(small, QUALITY))
             ]
             gains.append([gain for gain, _ in results])
-            if len(rows) < _SHOWN:
+            if is_shown(number, len(self.held_out), _SHOWN):
                 rows += [row for _, row in results]
         clean, compressed = np.mean(gains, 0)
         scores = {"clean_gain": float(clean), "compressed_gain": float(compressed)}
