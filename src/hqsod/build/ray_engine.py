@@ -31,7 +31,7 @@ from hqsod.manifest import Record
 if TYPE_CHECKING:
     from types import ModuleType
 
-MOST_STARTS = 4  # of a batch; workers that die are seldom to blame themselves so often
+MOST_STARTS = 3  # of a batch; workers that die are seldom to blame themselves so often
 WAITING = 2  # batches that a worker has at hand, so that it need not wait for the next
 
 # Of a Ray that is started here: nothing is sent to Ray's makers, it listens on loopback only (the
