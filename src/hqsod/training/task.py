@@ -44,7 +44,7 @@ class Validation(NamedTuple):
 
 def is_shown(number: int, count: int, most: int) -> bool:
     """Whether a picture is on the sheet, which holds at most `most`, spread over all `count`."""
-    return number % -(-count // most) == 0
+    return number * most // count > (number - 1) * most // count
 
 
 class Task(Protocol):
