@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,19 +71,20 @@ class Watched(Predictor):
 class Client:
     """A service on a port of its own, asked as programs ask it."""
 
-    def __init__(self, address: server.Address) -> None:
-        self.address = address
+    def __init__(self, port: int, **headers: str) -> None:
+        self.port, self.headers = port, headers
+        self.url = f"http://127.0.0.1:{port}"
 
-    def ask(self, method: str, path: str, body: object = None, headers: object = None):
+    def ask(self, method: str, path: str, body: object, headers: dict[str, str]):
         """Status, headers and body of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.address.port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         with closing(connection):
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, self.headers | headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
 
     def get(self, path: str, **headers: str):
-        return self.ask("GET", path, headers=headers)
+        return self.ask("GET", path, None, headers)
 
     def post(self, path: str, body: object, **headers: str):
         return self.ask("POST", path, body, headers)
@@ -102,10 +102,18 @@ class Client:
 
     def half_a_request(self, body: bytes, sent: int | None = None) -> socket.socket:
         """A connection that has sent so much of a picture, and reads no answer."""
-        connection = socket.create_connection(("127.0.0.1", self.address.port), SECONDS)
-        head = f"POST /saliency HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body[:sent])
+        connection = socket.create_connection(("127.0.0.1", self.port), SECONDS)
+        headers = {"Host": "localhost", "Content-Length": str(len(body)), **self.headers}
+        lines = ["POST /saliency HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body[:sent])
         return connection
+
+
+def answered(connection: socket.socket) -> tuple[int, bytes]:
+    """What came back on a connection."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, answer.read()
 
 
 @contextmanager
@@ -119,7 +127,7 @@ def serving(
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield Client(address)
+        yield Client(address.port)
     finally:
         running.should_exit = True
         thread.join(SECONDS)
@@ -208,7 +216,7 @@ def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) ->
         page = browser.new_page()
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(service.address.url)
+        page.goto(service.url)
         page.wait_for_selector("article")
         described = json.loads(service.get("/openapi.json")[2])["paths"]
         shown = page.locator("article h3").all_inner_texts()
@@ -306,10 +314,8 @@ def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
 def test_a_picture_must_arrive_in_time(network: SaliencyNetwork) -> None:
     with serving(Watched(network), Limits(seconds=0.3)) as client:
         with closing(client.half_a_request(photo(), 500)) as connection:
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            assert answer.status == 408
-            assert b"did not arrive within 0.3 s" in answer.read()
+            status, text = answered(connection)
+        assert (status, b"did not arrive within 0.3 s" in text) == (408, True)
         assert client.metric("hqsod_requests_in_progress") == 0
 
 
@@ -380,7 +386,7 @@ def test_it_answers_as_it_describes(service: Client, tmp_path: Path) -> None:
         "-m",
         "schemathesis.cli",
         "run",
-        f"{service.address.url}openapi.json",
+        f"{service.url}/openapi.json",
     ]
     options = ("--checks=all", "--max-examples=25", "--seed=1", "--no-color")
     run = subprocess.run(
@@ -430,22 +436,25 @@ def test_the_command_answers_whom_it_took_in_before_it_ends(tiny: Path) -> None:
     process = subprocess.Popen(
         map(str, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
-    with process, ThreadPoolExecutor(8) as clients:
+    try:
         assert process.stdout is not None
         lines = (line.decode() for line in process.stdout)
         port = next(int(m[1]) for line in lines if (m := re.search(r"open http.*:(\d+)/", line)))
-        client = Client(server.Address("127.0.0.1", port, "secret"))
-        post = partial(client.post, "/cutout", photo(), Authorization="Bearer secret")
-        assert post()[0] == 200
-        answers = [clients.submit(post) for _ in range(8)]
-        answers[0].result(SECONDS)
+        client = Client(port, Authorization="Bearer secret")
+        assert client.post("/cutout", photo())[0] == 200
+        sent = [client.half_a_request(photo()) for _ in range(8)]
+        seen = ("hqsod_requests_in_progress", "hqsod_requests_total")
+        until(lambda: client.metric(seen[0]) + client.metric(seen[1], path="/saliency") >= 8)
         process.send_signal(signal.SIGTERM)
-        assert [answer.result(SECONDS)[0] for answer in answers] == [200] * 8
+        assert [answered(connection)[0] for connection in sent] == [200] * 8
         assert process.wait(SECONDS) == -signal.SIGTERM
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
         with pytest.raises(ConnectionRefusedError):
-            post()
+            client.get("/health")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_command_says_what_is_missing(
