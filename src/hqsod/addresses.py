@@ -37,7 +37,7 @@ def folder(text: str) -> Path:
             "an address that can be reached",
             "check it, the credentials and the endpoint in the environment",
         ) from error
-    return Path(path.path) if isinstance(path, Path) else cast(Path, path)
+    return Path(path.path) if path.protocol in ("file", "local") else cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:
