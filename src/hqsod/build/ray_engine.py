@@ -35,11 +35,13 @@ MOST_STARTS = 3  # of a batch; workers that die are seldom to blame themselves s
 WAITING = 2  # batches that a worker has at hand, so that it need not wait for the next
 
 # Of a Ray that is started here: nothing is sent to Ray's makers, it listens on loopback only (the
-# second name is Ray's own, and works on Linux too), and its daemons' logs stay out of the terminal.
+# second name is Ray's own, and works on Linux too), its daemons' logs stay out of the terminal, and
+# its workers, which are the job, give way to no other program.
 LOCAL_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",
 }
 OBJECT_STORE = 100 * 2**20  # bytes; no pictures pass through it
 
