@@ -426,6 +426,14 @@ def test_a_token_is_asked_for_where_there_is_one(network: SaliencyNetwork) -> No
         assert client.post("/saliency", photo(), Authorization="Bearer secret")[0] == 200
 
 
+@pytest.mark.parametrize("given", ["", None])
+def test_no_token_given_is_not_an_empty_one(given: str | None) -> None:
+    for host, asked in (("127.0.0.1", False), ("0.0.0.0", True)):
+        listening, address = server.listen(host, 0, given)
+        listening.close()
+        assert (address.token is not None, bool(address.token)) == (asked, asked)
+
+
 # ---- the command
 
 

@@ -205,8 +205,8 @@ def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socke
             "a free port of this machine",
             "choose another with --port, or 0 for any",
         ) from error
-    if token is None and not is_loopback(host):
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+    if not token:  # an empty one, from an empty variable, would let everyone in
+        token = None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
     return listening, Address(host, listening.getsockname()[1], token)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqsod.cli.root import Batch, Device, Overwrite, Precision, Size, Weights, app, finish
+from hqsod.cli.root import CUT_OUTS, Batch, Device, Overwrite, Precision, Size, Weights, app, finish
 from hqsod.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def predict(
 
     kinds = ["cutouts"] * cutout + ["overlays"] * overlay
     if cutout:
-        typer.echo("cut-outs: pymatting, which compiles for a minute on its first use", err=True)
+        typer.echo(CUT_OUTS, err=True)
     predictor = job.Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     if STANDARD in paths:
         _require_one_result(paths, out, kinds)
