@@ -50,7 +50,7 @@ def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def start_ray():
     """Ray gives its daemons 30 s to start, which a busy machine may need more than once."""
-    ray = ray_engine._import_ray()
+    ray = ray_engine.import_ray(ray_engine.LOCAL_RAY)
     for _ in range(3):
         try:
             return ray.init(
@@ -90,12 +90,11 @@ def run(*arguments: object) -> str:
 @pytest.mark.slow
 def test_the_same_bytes_and_rejects_as_here(tmp_path: Path, ray_here: None):
     bad = odd_pairs(tmp_path / "source")
-    arguments = [str(tmp_path / "source"), "--recipe", "preview", "--canvas", "256"]
     folders = {"local": tmp_path / "local", "ray": tmp_path / "ray"}
+    options = {"local": [], "ray": ["--engine", "ray", "--cores", "1"]}
     for name, dest in folders.items():
-        more = ["--cores", "1"] if name == "ray" else []
-        command = ["build", arguments[0], str(dest), *arguments[1:], "--engine", name, *more]
-        answer = CliRunner().invoke(app, command)
+        command = ["build", str(tmp_path / "source"), str(dest), "--recipe", "preview"]
+        answer = CliRunner().invoke(app, [*command, "--canvas", "256", *options[name]])
         assert answer.exit_code == 1, answer.output
         assert f"4 built, 0 up to date, {len(bad)} rejected" in answer.stdout
     assert "device: 2 workers, each cpu (1 threads)" in answer.stdout
@@ -112,13 +111,11 @@ def test_networks_give_the_same_bytes(
     weights.save(tmp_path / "up.safetensors", small_swinir().state_dict(), {})
     torch.save(small_cascadepsp().state_dict(), tmp_path / "refine.pth")
     networks = ["--upscaler", tmp_path / "up.safetensors", "--refiner", tmp_path / "refine.pth"]
-    for precision in ("float32",):
-        settings = [*networks, "--precision", precision]
-        run(source, tmp_path / "local", *settings)
-        # What Ray finds half done it completes, and what the local engine made it keeps.
-        run(source, tmp_path / "ray", *settings, "--engine", "ray", "--cores", 1)
-        assert digests(tmp_path / "ray") == digests(tmp_path / "local")
-        assert records(tmp_path / "ray") == records(tmp_path / "local")
+    settings = [*networks, "--precision", "float32"]  # in bf16 rounding hides most of a difference
+    run(source, tmp_path / "local", *settings)
+    run(source, tmp_path / "ray", *settings, "--engine", "ray", "--cores", 1)
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+    assert records(tmp_path / "ray") == records(tmp_path / "local")
 
 
 class Watched:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -86,8 +86,9 @@ def ray_engine(
         SettingsError: no Ray, or its cluster has no such device or no machine with so many cores.
         WeightsError: a worker cannot load the networks.
     """
-    ray = _import_ray()
-    with _connected(ray, address or os.environ.get("RAY_ADDRESS")):
+    address = address or os.environ.get("RAY_ADDRESS")
+    ray = import_ray({} if address else LOCAL_RAY)
+    with _connected(ray, address):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         pool = share(nodes, device, cores)
         look = ray.remote(num_cpus=pool.cores, num_gpus=pool.gpus)(_look)
@@ -124,8 +125,16 @@ def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _import_ray() -> ModuleType:
-    for name, value in LOCAL_RAY.items():
+def import_ray(environment: Mapping[str, str]) -> ModuleType:
+    """Import Ray, which reads its settings from the environment as it is imported.
+
+    Args:
+        environment: what to set where it is not set already.
+
+    Raises:
+        SettingsError: Ray is not installed.
+    """
+    for name, value in environment.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -194,7 +203,7 @@ class RayEngine:
         """
         if not batches:
             return
-        ray = _import_ray()
+        ray = import_ray({})
         ray.data.DataContext.get_current().enable_progress_bars = False
         starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Starts).remote()
         rows = [{"work": Work(number, batch)} for number, batch in enumerate(batches)]
@@ -257,7 +266,7 @@ class Worker:
             return {"result": Result(error=error)}
 
     def _build(self, work: Work) -> list[Record]:
-        starts = _import_ray().get(self._starts.begin.remote(work.number))
+        starts = import_ray({}).get(self._starts.begin.remote(work.number))
         if starts > MOST_STARTS:
             reason = f"its worker died {MOST_STARTS} times"
             return [

@@ -108,6 +108,8 @@ def build(
     from hqsod.build.recipes import choose_recipe
     from hqsod.datasets import find_pairs
 
+    if engine == "ray":  # whose workers may stand elsewhere
+        source, dest = source.absolute(), dest.absolute()
     pairs = find_pairs(source, images, masks)
     chosen = choose_recipe(recipe).changed(upscaler, refiner, predictor)
     if canvas is not None:
