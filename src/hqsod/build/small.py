@@ -2,7 +2,8 @@
 
 A picture enlarged four times shows no more than it did before, so the network sees it reduced to
 `SIDE`. What it leaves on the mask's side keeps the mask's own contour; only what it changes is
-drawn at the reduced size, and brought to the picture's edges.
+drawn at the reduced size, and brought to the picture's edges. A mask that it would hardly change is
+left alone: right masks are better than what it makes of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from hqsod.models.compact_refiner import CompactRefiner, refine
 from hqsod.models.resnet import fold_batchnorm
 
 SIDE = 400  # of the picture the network sees, in pixels: its training pictures' and DUTS's
+
+# Of the object's area. On held-out pictures nine of ten masks with an IoU of 0.85 to 0.95 are changed
+# by more than 2.4 %, nine of ten right ones by less.
+LEAST_CHANGE = 0.03
 
 
 class SmallRefiner:
@@ -60,11 +65,14 @@ class SmallRefiner:
         factor = min(1.0, self._side / max(mask.shape))
         height, width = (max(1, round(side * factor)) for side in mask.shape)
         if factor == 1:
-            return self._apply(image, binary)
+            refined = self._apply(image, binary)
+            return refined if _is_worth_it(binary, refined) else binary
         small = images.resize(image, (height, width), Image.Resampling.BOX)
         small_mask = images.resize(binary, (height, width), Image.Resampling.BOX)
         small_mask = np.where(small_mask > 127, np.uint8(255), np.uint8(0))
         refined = self._apply(small, small_mask)
+        if not _is_worth_it(small_mask, refined):
+            return binary
         changed = (refined > 127) != (small_mask > 127)
         return _enlarge(refined, changed, binary)
 
@@ -73,6 +81,12 @@ class SmallRefiner:
             self._device.type, self._precision, enabled=self._precision != torch.float32
         ):
             return refine(self._network, image, mask)
+
+
+def _is_worth_it(mask: Array, refined: Array) -> bool:
+    """Whether a refined mask differs by more than the network's own noise."""
+    before, after = mask > 127, refined > 127
+    return bool(np.count_nonzero(before != after) >= LEAST_CHANGE * np.count_nonzero(before))
 
 
 def _content(image: Array, mask: Array) -> tuple[slice, slice]:

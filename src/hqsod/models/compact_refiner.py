@@ -173,6 +173,8 @@ def _convolution(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) 
 def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     """Refine one mask, at the size it has; the network is applied under the caller's autocast.
 
+    The result is the mean of what the network says of the picture and of its mirror image.
+
     Args:
         network: in eval mode.
         image: (H, W, 3) uint8 RGB.
@@ -187,8 +189,10 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     picture = torch.tensor(image, device=device).permute(2, 0, 1)[None] / 255
     binary = torch.tensor(mask > 127, device=device)[None, None].float()
     layers = (F.pad(layer, border) for layer in (picture, binary))
+    both = (torch.cat([layer, layer.flip(3)]) for layer in layers)
     with torch.inference_mode():
-        saliency = network(*layers).sigmoid()[0, 0, :height, :width]
+        seen, mirrored = network(*both).sigmoid()[:, 0]
+        saliency = ((seen + mirrored.flip(1)) / 2)[:height, :width]
         return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())
 
 
