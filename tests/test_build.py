@@ -35,7 +35,8 @@ from hqsod.weights import save as save_weights
 from tests.conftest import random_picture, save, write_pair
 from tests.test_images import bomb
 
-SMALL = replace(RECIPES["preview"], canvas=256, name="small")
+FILTERS = ["--upscaler", "bicubic", "--refiner", "guided", "--predictor", "none"]
+SMALL = replace(RECIPES["preview"].changed("bicubic", "guided", "none"), canvas=256, name="small")
 FOLDERS = ("images", "masks", "hq-masks")
 
 
@@ -271,7 +272,7 @@ def test_a_killed_build_goes_on_and_ends_identical(photographs: Path, tmp_path: 
             link.symlink_to(train / kind / link.name)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-m", "hqsod", "build", str(tmp_path / "source")]
-    settings = ["--recipe", "preview", "--precision", "float32"]
+    settings = ["--recipe", "preview", *FILTERS, "--precision", "float32"]
     for files in (20, 50, 80):
         run_and_kill([*command, str(killed), *settings], killed, files)
         with Manifest.open(killed) as manifest:

@@ -27,7 +27,7 @@ from hqsod.errors import SettingsError
 from hqsod.images import Array
 from hqsod.manifest import Manifest, Record
 from tests.conftest import write_pair
-from tests.test_build import digests, load, odd_pairs
+from tests.test_build import FILTERS, digests, load, odd_pairs
 from tests.test_cascadepsp import small as small_cascadepsp
 from tests.test_swinir import small as small_swinir
 
@@ -93,7 +93,7 @@ def test_the_same_bytes_and_rejects_as_here(tmp_path: Path, ray_here: None):
     folders = {"local": tmp_path / "local", "ray": tmp_path / "ray"}
     options = {"local": [], "ray": ["--engine", "ray", "--cores", "1"]}
     for name, dest in folders.items():
-        command = ["build", str(tmp_path / "source"), str(dest), "--recipe", "preview"]
+        command = ["build", str(tmp_path / "source"), str(dest), *FILTERS]
         answer = CliRunner().invoke(app, [*command, "--canvas", "256", *options[name]])
         assert answer.exit_code == 1, answer.output
         assert f"4 built, 0 up to date, {len(bad)} rejected" in answer.stdout
@@ -179,7 +179,7 @@ def test_from_and_to_a_store(source: Path, tmp_path: Path, ray_here: None):
     (source / "images" / "d.png").write_bytes(b"broken")
     for file in source.rglob("*.png"):
         (UPath("s3://data/set") / file.relative_to(source)).write_bytes(file.read_bytes())
-    options = ["--canvas", "256", "--recipe", "preview"]
+    options = ["--canvas", "256", *FILTERS]
     command = ["build", "s3://data/set", "s3://data/built", *options]
     answer = CliRunner().invoke(app, command)
     assert "3 built, 0 up to date, 1 rejected" in answer.stdout, answer.output

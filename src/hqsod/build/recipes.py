@@ -63,11 +63,11 @@ RECIPES = {
         ),
         Recipe(
             name="preview",
-            upscaler="bicubic",
-            refiner="guided",
+            upscaler="hqsod-x4-small",
+            refiner="hqsod-refiner-small",
             predictor="none",
             canvas=1600,
-            meaning="no networks: bicubic pictures, masks drawn to the picture's edges by a filter",
+            meaning="the small networks that come with hqsod, far below the published ones",
         ),
     )
 }
