@@ -10,8 +10,10 @@ demo: $(VENV)/.demo
 	rm -rf $(DEMO)
 	$(BIN)/python demo/make_pairs.py $(DEMO)/source
 	$(BIN)/hqsod check $(DEMO)/source
-	$(BIN)/hqsod build $(DEMO)/source $(DEMO)/built
-	@echo "Look at $(DEMO)/built/contact-sheet.jpg, then read $(DEMO)/built/README.md"
+	$(BIN)/hqsod build $(DEMO)/source $(DEMO)/built --recipe preview
+	$(BIN)/hqsod predict $(DEMO)/source/images --out $(DEMO)/maps --cutout
+	$(BIN)/python demo/show.py $(DEMO)/source $(DEMO)/built $(DEMO)/maps $(DEMO)/demo.jpg
+	@echo "Look at $(DEMO)/demo.jpg and $(DEMO)/built/contact-sheet.jpg, then read $(DEMO)/built/README.md"
 
 test: lint $(VENV)/.browser
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -29,7 +31,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cutout]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -66,7 +66,7 @@ def main() -> None:
         whole = perf_counter() - start
         with Manifest.open(folder / "dest") as manifest:
             seconds = [record.seconds for record in manifest.latest().values()]
-    networks = sum(step["upscale"] + step["refine"] for step in seconds)
+    networks = sum(step["upscale"] + step["refine"] + step["predict"] for step in seconds)
     report(
         "build",
         {

@@ -79,7 +79,7 @@ def _matmul_gflops(dtype: torch.dtype) -> float:
 def report(name: str, result: Mapping[str, object], *, write: bool = True) -> None:
     """Print a result as JSON, and write it to `benchmarks/results/NAME.json`."""
     text = json.dumps(result, indent=1)
-    print(text)
     if write:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

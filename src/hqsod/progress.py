@@ -36,9 +36,8 @@ class _Speed(ProgressColumn):
         if not done or not task.elapsed:
             return Text(f"- {self.unit}/s")
         speed = done / task.elapsed
-        return Text(
-            f"{speed:.1f} {self.unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{self.unit}"
-        )
+        one = self.unit.removesuffix("s")
+        return Text(f"{speed:.1f} {self.unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{one}")
 
 
 class Bar:

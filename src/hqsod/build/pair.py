@@ -148,7 +148,7 @@ def enlarge(
     times = {**source.seconds, "upscale": seconds, "refine": refined_at - start}
     prediction = None
     if predictor is not None:
-        saliency = predictor(prepare(source.image, predictor.size)[None])[0]
+        saliency = predictor(np.stack([prepare(source.image, predictor.size)]))[0]
         prediction = np.asarray((saliency * 255).round(), np.uint8)
         times["predict"] = perf_counter() - refined_at
     return Enlarged(source, image, mask, refined, prediction, times)
