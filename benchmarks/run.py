@@ -88,7 +88,7 @@ CLAIMS = (
     Claim("small refiner, gain in mBA", "refiner", (SMALL, "damaged", "mba_gain", 0), ">= 5"),
     Claim("light PurNet, S over scenes", "saliency", (LIGHT, SCENES, "s_measure", 0), "> 0.75"),
     Claim("light PurNet, weighted F", "saliency", (LIGHT, SCENES, "f_weighted", 0), "> 0.6"),
-    Claim("damaged masks in the first tenth", "ranking", ("mean", "both"), ">= 0.9"),
+    Claim("damaged masks in the first tenth", "ranking", ("mean as shipped", "both"), ">= 0.9"),
 )
 
 

@@ -9,7 +9,7 @@ worth stands in docs/experiments.md.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
@@ -24,10 +24,9 @@ SOFT = (26, 229)  # grey levels from 10 % to 90 %: neither object nor background
 LEAST = 0.005  # of the overlap: a smaller change is none
 HALO = 0.05  # of the object's diameter: soft pixels this near the contour are a soft edge, no fog
 
-# Not fitted: the damages make no fog, and the overlap with a prediction depends on the network. The
-# score falls from its own at the first value to 0 at the second.
+# Not fitted, for the damages make no fog: the score falls from its own at the first value to 0 at
+# the second.
 FOG_RANGE = (0.15, 0.6)
-PREDICTION_RANGE = (0.5, 0.0)
 
 # Of each figure: mean, deviation, weight in the doubt.
 WEIGHTS: dict[str, tuple[float, float, float]] = {
@@ -38,6 +37,7 @@ WEIGHTS: dict[str, tuple[float, float, float]] = {
     "misfit": (0.158, 0.073, 0.232),
     "area": (-1.512, 0.665, -0.249),
     "iou": (-2.444, 1.121, 0.949),
+    "prediction_iou": (0.668, 0.216, -0.100),  # not fitted with the others: see the experiments
 }
 DOUBTFUL = -1.5  # doubt at which the trust is a half: one right mask in ten lies above
 STEEPNESS = 1.5  # how fast it falls there
@@ -101,21 +101,27 @@ def judge(
     mask = after > MASK_THRESHOLD
     picture = contour.examine(small, mask)
     change = Change(overlap(before > MASK_THRESHOLD, mask), _fog(after, mask))
-    score = trust(explained(picture, change)) if picture else 0.0
-    score *= _worth(change.fog, FOG_RANGE)
     agreement = None
     if prediction is not None:
         size = (mask.shape[1], mask.shape[0])
         agreement = overlap(cv2.resize(prediction, size) > MASK_THRESHOLD, mask)
-        score *= _worth(agreement, PREDICTION_RANGE)
-    return Quality(change, picture, agreement, score)
+    quality = Quality(change, picture, agreement, 0.0)
+    score = trust(explained(quality)) * _worth(change.fog, FOG_RANGE) if picture else 0.0
+    return replace(quality, score=score)
 
 
-def explained(picture: Figures, change: Change) -> dict[str, float]:
-    """The figures as the discriminant takes them: those that span magnitudes by their logarithm."""
-    values: dict[str, float] = asdict(picture)
-    values["area"] = float(np.log(picture.area))
-    values["iou"] = float(np.log(1 - change.iou + LEAST))
+def explained(quality: Quality) -> dict[str, float]:
+    """The figures as the discriminant takes them: those that span magnitudes by their logarithm.
+
+    Empty without a contour; without a prediction, its figure is left out.
+    """
+    if quality.picture is None:
+        return {}
+    values: dict[str, float] = asdict(quality.picture)
+    values["area"] = float(np.log(quality.picture.area))
+    values["iou"] = float(np.log(1 - quality.change.iou + LEAST))
+    if quality.prediction_iou is not None:
+        values["prediction_iou"] = quality.prediction_iou
     return values
 
 
