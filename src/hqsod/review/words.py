@@ -40,8 +40,8 @@ class Line:
     verdict: str
 
 
-# The limits lie near the 80th and 95th percentile of right masks, built with bicubic pictures and the
-# guided filter; those of the prediction with purnet-light, on pictures it had not seen.
+# The limits lie near the 80th and 95th percentile of right masks, built with bicubic pictures and
+# the guided filter; those of the prediction with purnet-light, on pictures it had not seen.
 FIGURES = {
     figure.name: figure
     for figure in (
