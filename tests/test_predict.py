@@ -195,7 +195,7 @@ def test_the_whole_job(tiny: Path, predictor: Predictor, folder: Path, tmp_path:
     options = ("--weights", tiny, "--precision", "float32", "--overlay", "--out", out)
     code, said = run(folder, folder / "missing.jpg", *options)
     assert code == 1
-    assert f"weights: {tiny} (sha256 {weights.sha256(tiny)[:16]}) on cpu" in said
+    assert f"weights: {tiny}; sha256 {weights.sha256(tiny)[:16]}; on cpu" in said
     assert "2 made, 0 kept as they were, 2 failed" in said
     assert [path.name for path in find_images(out)] == ["chelsea.png", "coffee.png"]
     assert len(find_images(out / "overlays")) == 2
@@ -347,3 +347,10 @@ def test_an_overlay_leaves_the_background_alone():
     shown = overlay(image, levels)
     np.testing.assert_array_equal(shown[levels == 0], image[levels == 0])
     assert (shown[levels > 0] != image[levels > 0]).any(1).all()
+
+
+def test_without_weights_the_light_network_predicts(folder: Path, tmp_path: Path):
+    code, said = run(folder, "--out", tmp_path / "out")
+    assert code == 0
+    assert f"weights: {inference.DEFAULT}, which is small and comes with hqsod (larger: " in said
+    assert len(find_images(tmp_path / "out")) == 2
