@@ -478,3 +478,10 @@ def test_the_command_says_what_is_missing(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert "hqsod[serve]" in str(error("--weights", tiny))
+
+
+def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+    """Asyncio turns Nagle's algorithm off for sockets that are named as TCP alone."""
+    listening, _ = server.listen(server.LOOPBACK, 0)
+    with listening:
+        assert listening.proto == socket.IPPROTO_TCP

@@ -193,7 +193,9 @@ def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socke
         SettingsError: the address cannot be bound to.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, or asyncio does not see that it is: answers would wait 40 ms for the client's
+    # delayed acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
