@@ -208,6 +208,27 @@ def test_pictures_are_pasted_into_as_often_as_asked() -> None:
     assert 50 < sum(changed) < 110  # half of them, less those that show the picture itself
 
 
+def test_a_textured_object_has_the_outline_of_one_picture_and_the_surface_of_another() -> None:
+    levels = np.array([10, 90, 170, 250], np.uint8)
+    image = np.broadcast_to(levels[:, None, None, None], (4, 32, 32, 3))
+    mask = np.zeros((4, 32, 32), np.uint8)
+    for number in range(4):
+        mask[number, 4 : 10 + 5 * number, 8:20] = 255
+    labels = np.zeros((4, 32, 32), np.int16)
+    store = Store(tuple("abcd"), image, mask, labels, np.arange(4), {})
+    data = Pictures(store, Augmentation(flip=False, rotation=0, paste=1, texture=1))
+    seen = set()
+    for seed in range(100):
+        sample = data.sample(0, np.random.default_rng(seed))
+        pasted = sample["image"][..., 0] != levels[0]
+        outlines = [i for i in range(4) if (pasted == (mask[i] > 127)).all()]
+        if outlines:  # else the surface is that of the picture itself
+            (surface,) = np.unique(sample["image"][pasted])
+            seen.add((outlines[0], int(np.flatnonzero(levels == surface)[0])))
+            assert (sample["mask"][pasted] == 255).all()
+    assert seen == {(outline, surface) for outline in range(4) for surface in (1, 2, 3)}
+
+
 def test_batches_follow_from_the_step_alone() -> None:
     batches = Batches(Noise(), 2, seed=3, rank=0, processes=1, device=CPU)
     whole = list(batches.ahead(0, 7))

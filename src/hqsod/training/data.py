@@ -68,13 +68,19 @@ class Pictures:
         if self.augmentation is not None:
             example = augment(example, self.augmentation, random)
             if random.random() < self.augmentation.paste:
-                other = self.store[int(random.integers(len(self)))]
-                example = paste(example, augment(other, self.augmentation, random))
+                other = self._another(self.augmentation, random)
+                if random.random() < self.augmentation.texture:
+                    surface = self._another(self.augmentation, random)
+                    other = surface._replace(mask=other.mask)
+                example = paste(example, other)
         arrays: dict[str, NDArray[np.generic]] = {
             "image": example.image,
             "mask": example.mask[..., None],
         }
         return arrays | {"superpixels": example.superpixels} if self.superpixels else arrays
+
+    def _another(self, settings: Augmentation, random: np.random.Generator) -> Example:
+        return augment(self.store[int(random.integers(len(self)))], settings, random)
 
 
 def augment(example: Example, settings: Augmentation, random: np.random.Generator) -> Example:

@@ -35,6 +35,8 @@ class Augmentation(_Settings):
         scale: smallest and largest zoom; above 1 a random part is cropped out.
         colour: largest change of brightness, contrast and saturation, as a share.
         paste: share of the pictures that another's salient object is pasted into.
+        texture: share of the pasted objects that bring a third picture's surface, so that their
+            outline is all that says what they are.
     """
 
     flip: bool = True
@@ -42,6 +44,7 @@ class Augmentation(_Settings):
     scale: tuple[Rate, Rate] = (1.0, 1.0)
     colour: float = Field(default=0.0, ge=0, lt=1)
     paste: float = Field(default=0.0, ge=0, le=1)
+    texture: float = Field(default=0.0, ge=0, le=1)
 
 
 class Data(_Settings):
