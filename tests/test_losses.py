@@ -17,6 +17,7 @@ from hqsod.losses import (
     UNLABELLED,
     Targets,
     error_weighted_bce,
+    iou_loss,
     promotion_loss,
     purificatory_loss,
     rectification_loss,
@@ -140,7 +141,7 @@ def test_losses_stay_finite(logit: float, mask: float, label: int, dtype: torch.
     error = torch.full_like(x, 3.0).requires_grad_()
     targets = Targets(torch.full((2, 1, 8, 8), mask), torch.full((2, 8, 8), label))
     with torch.autocast("cpu", torch.bfloat16):
-        terms = purificatory_loss(x, targets, error=error.tanh())
+        terms = purificatory_loss(x, targets, error=error.tanh(), iou=True)
         terms |= rectification_loss(x, error, targets)
     total = sum(terms.values()).sum()
     assert total.isfinite()
@@ -184,6 +185,18 @@ def test_a_perfect_saliency_map_loses_nothing() -> None:
     logits = (mask * 2 - 1) * 50
     assert structural_similarity_loss(logits, mask, superpixels).item() < 1e-6
     assert structural_similarity_loss(-logits, mask, superpixels).item() > 1
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_iou_loss_of_decided_maps_is_one_less_their_iou(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    maps, masks = random.random((2, 3, 4, 30, 30)) < random.random()
+    masks[:, 1:] = masks[:, :1]
+    loss = iou_loss(torch.from_numpy(np.where(maps, 50.0, -50.0)), torch.from_numpy(masks[:, :1]))
+    shared, either = (maps & masks).sum((2, 3)), (maps | masks).sum((2, 3))
+    expected = (1 - (shared + 1) / (either + 1)).mean(0)  # 1: so that nothing matches nothing
+    np.testing.assert_allclose(loss, expected, atol=1e-6)
 
 
 def test_unlabelled_pixels_belong_to_no_superpixel() -> None:

@@ -134,12 +134,32 @@ def _ratios(means: Tensor, number: Tensor) -> Tensor:
     return ((1 + means)[..., :, None] - means[..., None, :]).clamp_min(PAIR_FLOOR * number)
 
 
+def iou_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One less the soft IoU of each picture, averaged over the batch.
+
+    It gives small objects the weight of large ones and leaves no gain in undecided maps; not in
+    PurNet's paper (Qin et al., "BASNet", CVPR 2019, equation 6).
+
+    Args:
+        logits: (B, C, H, W).
+        target: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        (C,) float32.
+    """
+    saliency, target = logits.float().sigmoid(), target.float()
+    shared = (saliency * target).sum((2, 3))
+    either = (saliency + target).sum((2, 3)) - shared
+    return (1 - (shared + 1) / (either + 1)).mean(0)
+
+
 def purificatory_loss(
     logits: Tensor,
     targets: Targets,
     *,
     error: Tensor | None = None,
     structural_similarity: bool = True,
+    iou: bool = False,
     double_sigmoid: bool = False,
 ) -> dict[str, Tensor]:
     """Terms of the loss of extractor and purificatory subnetwork.
@@ -149,6 +169,7 @@ def purificatory_loss(
         targets: mask and, for the structural similarity term, superpixels.
         error: (B, C, H, W) error maps in [-1, 1] that weight the BCE; None for plain BCE (stage 1).
         structural_similarity: whether that term takes part (stages 1 and 3).
+        iou: whether `iou_loss` takes part, which the paper does not have.
         double_sigmoid: see `structural_similarity_loss`.
 
     Returns:
@@ -162,6 +183,8 @@ def purificatory_loss(
         if error is None
         else error_weighted_bce(logits, targets.mask, error)
     }
+    if iou:
+        terms["iou"] = iou_loss(logits, targets.mask)
     if structural_similarity:
         if targets.superpixels is None:
             raise SettingsError(

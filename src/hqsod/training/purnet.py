@@ -57,6 +57,7 @@ class PurNetTask:
             targets,
             error=None if side.error is None else side.error.float().tanh(),
             structural_similarity=self.stage.structural_similarity,
+            iou=self.stage.iou,
             double_sigmoid=self.double_sigmoid,
         )
         objectives = [Objective(main, ("extractor", "purificatory"))]

@@ -27,6 +27,7 @@ from hqsod.build.small import SmallRefiner
 from hqsod.datasets import find_pairs
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.losses import iou_loss
 from hqsod.models.compact_refiner import WIDTHS, CompactRefiner
 from hqsod.training.data import Arrays, Batch, recolour
 from hqsod.training.degradation import compress
@@ -211,16 +212,13 @@ def refinement_loss(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
         truth: (B, 1, H, W) float32, 0 or 1.
 
     Returns:
-        `cross_entropy`, weighted, and `iou`: one less the soft IoU, the mean over the pictures.
+        `cross_entropy`, weighted, and `iou`, see `iou_loss`.
     """
     around = F.avg_pool2d(truth, NEAR, 1, NEAR // 2, count_include_pad=False)
     weight = 1 + NEAR_WEIGHT * (around - truth).abs()
-    saliency = logits.sigmoid()
-    shared = (saliency * truth).sum((1, 2, 3))
-    either = (saliency + truth).sum((1, 2, 3)) - shared
     return {
         "cross_entropy": F.binary_cross_entropy_with_logits(logits, truth, weight) / weight.mean(),
-        "iou": (1 - (shared + 1) / (either + 1)).mean(),
+        "iou": iou_loss(logits, truth),
     }
 
 

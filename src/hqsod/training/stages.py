@@ -134,6 +134,7 @@ class Stage(_Settings):
             the extractor or the whole network.
         attention: whether the promotion and rectification subnetworks take part.
         structural_similarity: whether that loss takes part.
+        iou: whether a soft IoU takes part, which the paper does not have; maps get more decided.
         steps: how many.
         batch: pictures in a step, over all processes together.
         rates: learning rate of each part.
@@ -143,6 +144,7 @@ class Stage(_Settings):
     start: str
     attention: bool
     structural_similarity: bool
+    iou: bool = False
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rates: dict[Part, Rate]
