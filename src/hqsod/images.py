@@ -168,7 +168,10 @@ def read_mask(source: Source) -> Array:
 
 
 def read_size(source: Source) -> tuple[int, int]:
-    """(height, width) from the header, EXIF orientation applied; nothing is decoded."""
+    """(height, width), EXIF orientation applied, from the header.
+
+    A PNG whose header has no EXIF is decoded: it may follow the pixels.
+    """
     with _opened(source) as image:
         width, height = image.size
         turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)

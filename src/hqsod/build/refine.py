@@ -248,7 +248,12 @@ class CascadeRefiner:
         height, width = picture.shape[-2:]
         padding = _padding((height, width))
         filled = [(picture, 0), (mask, -1), *([] if coarse is None else [(coarse, -1)])]
-        inputs = (F.pad(x, padding, value=value).to(self._network.dtype) for x, value in filled)
+        inputs = (
+            F.pad(x, padding, value=value).to(
+                self._network.dtype, memory_format=torch.channels_last
+            )
+            for x, value in filled
+        )
         logits = self._network(*inputs, wanted=wanted)[-1]
         return {s: torch.sigmoid(x.float())[..., :height, :width] for s, x in logits.items()}
 

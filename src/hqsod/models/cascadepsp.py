@@ -4,9 +4,10 @@ Cheng et al., "CascadePSP: Toward Class-Agnostic and Very High-Resolution Segmen
 and Local Refinement", CVPR 2020. Parameter names are those of the published weights (MIT licence);
 every size is read from the weights, so that smaller networks of the same form load as well.
 
-It differs in the order of two steps, with equal results: a 1 x 1 convolution and bilinear
-upsampling commute, so that the convolutions of the pyramid pooling and of the shortcuts run before
-upsampling, on fewer positions. Predictions that nobody asks for are not computed.
+It differs in the order of steps, with equal results: a 1 x 1 convolution and bilinear upsampling
+commute, so that the convolutions of the pyramid pooling and of the shortcuts run before upsampling,
+on fewer positions; maps that would be joined to be convolved are convolved apart and added up.
+Predictions that nobody asks for are not computed. It runs in evaluation mode alone.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class PyramidPooling(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles the resolution and joins a finer feature map; two residual steps."""
+    """Doubles the resolution and joins a finer feature map; two residual steps.
+
+    The first step's norm and activation run in place: a joined copy of the largest maps takes
+    longer to make than to use.
+    """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
@@ -57,7 +62,16 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, skip, 2 H, 2 W) to (B, outputs, 2 H, 2 W)."""
         size = skip.shape[-2:]
-        y = self.conv(torch.cat((_resize(x, size), skip), 1))
+        norm, first = self.conv[0], self.conv[2]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(first, nn.Conv2d)
+        scale, shift = _affine(norm)
+        count = x.shape[1]
+        above = _resize(x, size).mul_(scale[:, :count]).add_(shift[:, :count]).relu_()
+        beside = (skip * scale[:, count:]).add_(shift[:, count:]).relu_()
+        y = F.conv2d(above, first.weight[:, :count], first.bias, padding=1)
+        y += F.conv2d(beside, first.weight[:, count:], padding=1)
+        y = self.conv[3:](y)
         y += _resize(self.shortcut(x), size)
         refined: Tensor = self.conv2(y)
         refined += y
@@ -217,6 +231,16 @@ def _head(inputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
     )
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm in evaluation mode multiplies by and then adds, each (1, C, 1, 1)."""
+    mean, variance, weight, bias = (
+        getattr(norm, name).float()[:, None, None]
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    scale = weight * torch.rsqrt(variance + norm.eps)
+    return scale[None].to(norm.weight), (bias - mean * scale)[None].to(norm.weight)
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
