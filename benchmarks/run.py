@@ -55,7 +55,7 @@ TIMES = "times as fast"
 PREDICTION, STEP = "prediction at 320 x 320", "stage 3 step, two pictures"
 SSL = "structural similarity loss, two pictures"
 SPANDREL = "times_as_fast_as_spandrel_float32"
-PACKAGE = "crop_times_as_fast_as_segmentation_refinement_float32"
+PACKAGE = "canvas_times_as_fast_as_segmentation_refinement_float32"
 SMALL, LIGHT = "hqsod-refiner-small", "purnet-light"
 SCENES = "mean and deviation over scenes"
 CLAIMS = (
@@ -64,10 +64,15 @@ CLAIMS = (
     Claim(
         "CascadePSP against its package, float32",
         "cascadepsp",
-        (PACKAGE, "hqsod_float32"),
+        (PACKAGE, "hqsod_float32", "processor"),
         ">= 1.3",
     ),
-    Claim("CascadePSP against its package, bf16", "cascadepsp", (PACKAGE, "hqsod_bf16"), ">= 3"),
+    Claim(
+        "CascadePSP against its package, bf16",
+        "cascadepsp",
+        (PACKAGE, "hqsod_bf16", "processor"),
+        ">= 3",
+    ),
     Claim("the build's cost around its networks", "build", ("overhead_share",), "< 0.1"),
     Claim("PurNet predicts, float32", "purnet", (PREDICTION, TIMES, "float32"), ">= 1.5"),
     Claim("PurNet predicts, bf16", "purnet", (PREDICTION, TIMES, "bf16"), ">= 4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,31 @@ def test_a_store_is_made_once_and_leaves_bad_pictures_out(
     assert again.stems == store.stems
     assert again.rejected == store.rejected
     assert all((x == y).all() for x, y in zip(again[2], store[2], strict=True))
+
+
+def test_a_store_that_several_ask_for_at_once_is_made_once(source: Path, cache: Path) -> None:
+    """Each in a process of its own, as trainings are; a made picture takes long enough to meet."""
+    lines = f"""
+import sys, time
+from pathlib import Path
+from hqsod.training import store
+read = store.read_example
+def slowly(*arguments):
+    print("made")
+    time.sleep(0.3)
+    return read(*arguments)
+store.read_example = slowly
+opened = store.open_store(store.find_source(Path({str(source)!r}), None, None), 48, 20)
+print(*(int(picture.sum()) for picture in opened.image))
+"""
+    asking = [
+        subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    told = [process.communicate()[0] for process in asking]
+    assert all(process.returncode == 0 for process in asking)
+    assert sum(text.count("made") for text in told) == 4
+    assert len({text.splitlines()[-1] for text in told}) == 1
 
 
 def test_a_store_without_a_readable_picture_is_refused(source: Path, cache: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from hqsod import weights
 from hqsod.datasets import find_pairs
-from hqsod.errors import InputError
+from hqsod.errors import InputError, WeightsError
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
 from hqsod.training.job import Plan, train
 from hqsod.training.perturbation import iou
@@ -129,6 +129,13 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     assert validation is not None
     assert validation.scores["error_gone"] > 0.2
     assert validation.scores["worse"] < 0.3
+
+    again = recipe.model_copy(update={"start": str(outcome.weights)})
+    begun, _ = again.prepare(Sources(folder))
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(begun.network.state_dict()[name], tensor)
+    with pytest.raises(WeightsError, match="widths"):
+        again.model_copy(update={"widths": (8, 16)}).prepare(Sources(folder))
 
 
 def test_a_folder_without_usable_pairs_is_refused(tmp_path: Path) -> None:

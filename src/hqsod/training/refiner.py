@@ -22,13 +22,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from hqsod import images, metrics
+from hqsod import images, metrics, weights
 from hqsod.build.small import SmallRefiner
 from hqsod.datasets import find_pairs
-from hqsod.errors import InputError
+from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
 from hqsod.losses import iou_loss
-from hqsod.models.compact_refiner import WIDTHS, CompactRefiner
+from hqsod.models.compact_refiner import WIDTHS, CompactRefiner, build_compact_refiner
 from hqsod.training.data import Arrays, Batch, recolour
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
@@ -78,6 +78,7 @@ class RefinerRecipe(BaseModel):
     Attributes:
         task: says that it is one.
         widths: see `CompactRefiner`.
+        start: `random`, or the weights it begins with, by name or path.
         holdout: share of the pairs kept for validation where no others are named.
         damage: see `Damage`.
         loop: see `LoopSettings`.
@@ -87,6 +88,7 @@ class RefinerRecipe(BaseModel):
 
     task: Literal["refiner"]
     widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
+    start: str = "random"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     damage: Damage = Damage()
     loop: LoopSettings
@@ -96,7 +98,9 @@ class RefinerRecipe(BaseModel):
 
         Raises:
             InputError: no pairs, or none of them can be used.
+            WeightsError: no weights to begin with, or of another network.
         """
+        network = self._network()
         usable, rejected = _find_usable(sources.data, sources.images, sources.masks)
         if sources.validation is None:
             held_out = [pair for pair in usable if draw(pair.stem) < self.holdout]
@@ -104,9 +108,18 @@ class RefinerRecipe(BaseModel):
         else:
             held_out, others = _find_usable(sources.validation, None, None)
             rejected |= others
-        torch.manual_seed(self.loop.seed)
         data = DamagedMasks(usable, self.damage)
-        return Prepared(RefinerTask(CompactRefiner(self.widths), data, held_out), rejected)
+        return Prepared(RefinerTask(network, data, held_out), rejected)
+
+    def _network(self) -> CompactRefiner:
+        """The network before the first step."""
+        torch.manual_seed(self.loop.seed)
+        if self.start == "random":
+            return CompactRefiner(self.widths)
+        network = build_compact_refiner(weights.load(weights.resolve(self.start)))
+        if network.widths != self.widths:
+            raise WeightsError(f"{self.start}: widths {network.widths}", f"{self.widths}")
+        return network
 
 
 def _find_usable(

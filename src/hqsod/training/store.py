@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -142,9 +143,28 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
         OutputError: the cache folder cannot be written to, or there is no room.
     """
     folder = weights.cache_folder() / "training" / _key(source, size, superpixels)
-    files = _open_files(folder, len(source.pairs), size)
-    reasons = folder / "rejected.json"
-    rejected = json.loads(reasons.read_text("utf-8")) if reasons.is_file() else {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # trainings that begin at once: one makes, the others wait
+            files = _open_files(folder, len(source.pairs), size)
+            rejected = _fill(files, folder / "rejected.json", source, size, superpixels)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
+        ) from error
+    rows = np.flatnonzero(files.states == _READY)
+    if not len(rows):
+        reason = next(iter(rejected.values()))
+        raise InputError(f"{len(source.pairs)} pairs, none readable: {reason}")
+    stems = tuple(source.pairs[int(row)].stem for row in rows)
+    return Store(stems, files.image, files.mask, files.superpixels, rows, rejected)
+
+
+def _fill(
+    files: _Files, reasons: Path, source: Source, size: int, superpixels: int
+) -> dict[str, str]:
+    """Make the rows that wait; why pictures were left out, now or before, by stem."""
+    rejected: dict[str, str] = json.loads(reasons.read_text("utf-8")) if reasons.is_file() else {}
 
     def make(row: np.int64) -> Example | InputError:
         pair = source.pairs[int(row)]
@@ -154,27 +174,23 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
             return error
 
     waiting = np.flatnonzero(files.states == _WAITING)
-    if len(waiting):
-        with (
-            progress_bar(len(waiting), "bringing pictures to training size") as bar,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            for chunk in np.array_split(waiting, -(-len(waiting) // _CHUNK)):
-                states = []
-                for row, made in zip(chunk, pool.map(make, chunk), strict=True):
-                    states.append(files.put(row, made))
-                    if isinstance(made, InputError):
-                        rejected[source.pairs[int(row)].stem] = str(made)
-                        bar.note(f"left out: {made}")
-                    bar.advance()
-                images.write_bytes(reasons, json.dumps(rejected, indent=1).encode())
-                files.mark(chunk, states)
-    rows = np.flatnonzero(files.states == _READY)
-    if not len(rows):
-        reason = next(iter(rejected.values()))
-        raise InputError(f"{len(source.pairs)} pairs, none readable: {reason}")
-    stems = tuple(source.pairs[int(row)].stem for row in rows)
-    return Store(stems, files.image, files.mask, files.superpixels, rows, rejected)
+    if not len(waiting):
+        return rejected
+    with (
+        progress_bar(len(waiting), "bringing pictures to training size") as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for chunk in np.array_split(waiting, -(-len(waiting) // _CHUNK)):
+            states = []
+            for row, made in zip(chunk, pool.map(make, chunk), strict=True):
+                states.append(files.put(row, made))
+                if isinstance(made, InputError):
+                    rejected[source.pairs[int(row)].stem] = str(made)
+                    bar.note(f"left out: {made}")
+                bar.advance()
+            images.write_bytes(reasons, json.dumps(rejected, indent=1).encode())
+            files.mark(chunk, states)
+    return rejected
 
 
 class _Files(NamedTuple):
@@ -204,8 +220,9 @@ def _open_files(folder: Path, count: int, size: int) -> _Files:
     """Open the arrays of a store, or make them of zeros.
 
     Raises:
-        OutputError: they cannot be written, or there is no room: writing to a mapped file on a full
-            disk ends the process without a word.
+        OSError: they cannot be written.
+        OutputError: there is no room: writing to a mapped file on a full disk ends the process
+            without a word.
     """
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "image": ((count, size, size, 3), np.uint8),
@@ -213,21 +230,15 @@ def _open_files(folder: Path, count: int, size: int) -> _Files:
         "superpixels": ((count, size, size), np.int16),
         "states": ((count,), np.uint8),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        needed = count * size * size * 6
-        free = shutil.disk_usage(folder).free
-        if not (folder / "states.npy").is_file() and free < needed:
-            raise OutputError(
-                f"{folder}: {free / 1e9:.1f} GB free",
-                f"{needed / 1e9:.1f} GB for pictures at training size",
-                f"free space, or set {weights.CACHE_VARIABLE} to another disk",
-            )
-        return _Files(*(_array(folder / f"{n}.npy", *shape) for n, shape in shapes.items()))
-    except OSError as error:
+    needed = count * size * size * 6
+    free = shutil.disk_usage(folder).free
+    if not (folder / "states.npy").is_file() and free < needed:
         raise OutputError(
-            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
-        ) from error
+            f"{folder}: {free / 1e9:.1f} GB free",
+            f"{needed / 1e9:.1f} GB for pictures at training size",
+            f"free space, or set {weights.CACHE_VARIABLE} to another disk",
+        )
+    return _Files(*(_array(folder / f"{n}.npy", *shape) for n, shape in shapes.items()))
 
 
 def _key(source: Source, size: int, superpixels: int) -> str:
