@@ -230,6 +230,11 @@ def test_a_textured_object_has_the_outline_of_one_picture_and_the_surface_of_ano
     assert seen == {(outline, surface) for outline in range(4) for surface in (1, 2, 3)}
 
 
+def test_nothing_left_to_train_on_is_told() -> None:
+    with pytest.raises(SettingsError, match="held out"):
+        purnet_trainer(Accelerator(cpu=True), Pictures(noise_store(0), None))
+
+
 def test_batches_follow_from_the_step_alone() -> None:
     batches = Batches(Noise(), 2, seed=3, rank=0, processes=1, device=CPU)
     whole = list(batches.ahead(0, 7))

@@ -49,7 +49,8 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
         Path of the last step's weights.
 
     Raises:
-        SettingsError: a batch that the processes cannot share, or a part that does not exist.
+        SettingsError: nothing to train on, a batch that the processes cannot share, or a part that
+            does not exist.
         TrainingError: a loss that is not finite.
         OutputError: `folder` cannot be written to.
     """
@@ -80,6 +81,12 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
 
 
 def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Batches:
+    if not len(task.data):
+        raise SettingsError(
+            "no picture is left to train on, all are held out to validate on",
+            "at least one",
+            "add pictures, or lower the recipe's holdout with --set",
+        )
     processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
     share, rest = divmod(settings.batch, processes * parts)
     if rest:
