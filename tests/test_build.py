@@ -25,9 +25,10 @@ from hqsod.build import engines as running
 from hqsod.build.engines import LocalEngine, load_engine
 from hqsod.build.pipeline import build
 from hqsod.build.recipes import RECIPES, choose_recipe
+from hqsod.build.refine import GuidedRefiner
 from hqsod.cli import app, main
 from hqsod.datasets import find_pairs
-from hqsod.errors import OutputError, SettingsError
+from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
 from hqsod.manifest import NAME, Manifest
 from hqsod.models.purnet import build_purnet
@@ -313,6 +314,11 @@ def test_upscale_and_refine_run_alone(source: Path, tmp_path: Path):
     assert images.read_size(tmp_path / "m" / "a.png") == images.read_size(
         source / "masks" / "a.png"
     )
+    kept = {file.name: file.read_bytes() for file in (source / "images").iterdir()}
+    over = ["refine", str(source / "images"), str(source / "masks"), "--refiner", "guided"]
+    answer = CliRunner().invoke(app, [*over, "--overwrite", "--out", str(source / "images")])
+    assert isinstance(answer.exception, OutputError)  # the photographs are read as well
+    assert kept == {file.name: file.read_bytes() for file in (source / "images").iterdir()}
     assert "0 made, 4 kept" in CliRunner().invoke(app, [*masks, "--refiner", "guided"]).stdout
 
 
@@ -337,3 +343,25 @@ def test_the_card_names_the_licences_and_papers_of_its_networks():
     assert all(key in text for key in ("wang2017", "liang2021", "cheng2020"))
     own = card._card("name", [], [{**recipe, "upscaler": "mine.pth", "refiner": "none"}])
     assert "none that hqsod knows by name" in own
+
+
+def test_pairs_that_left_the_source_are_told_and_may_lose_their_files(source: Path, tmp_path: Path):
+    pairs, dest = find_pairs(source), tmp_path / "dest"
+    assert build(pairs, dest, load()).left == ()
+    for kind in FOLDERS:
+        (dest / kind / f"{pairs[0].stem}.png").unlink()
+    summary = build(pairs[1:], dest, load())
+    assert (summary.built, summary.kept, summary.left) == (0, 3, (pairs[0].stem,))
+
+
+def test_a_pair_that_the_refiner_refuses_costs_only_itself(source: Path, tmp_path: Path):
+    class Picky(GuidedRefiner):
+        def __call__(self, image: Array, mask: Array) -> Array:
+            if not seen:
+                seen.append(image)
+                raise InputError("a picture too narrow")
+            return super().__call__(image, mask)
+
+    seen: list[Array] = []
+    summary = build(find_pairs(source), tmp_path, replace(load(), refiner=Picky()))
+    assert (summary.built, len(summary.rejected)) == (3, 1)

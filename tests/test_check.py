@@ -62,3 +62,10 @@ def test_each_kind_of_trouble_is_found(tmp_path: Path):
     text = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert text.exit_code == 1
     assert "9 pairs (images and masks layout): 1 duplicate" in text.stdout
+
+
+def test_a_data_set_without_a_pair_is_wrong(tmp_path: Path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    (problem,) = check(inspect(tmp_path)).problems
+    assert problem.kind == "no pairs"

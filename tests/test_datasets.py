@@ -60,3 +60,11 @@ def test_what_cannot_be_found_is_said(tmp_path: Path):
     touch(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "b.png")
     with pytest.raises(InputError, match="no picture with a mask"):
         find_pairs(tmp_path)
+
+
+def test_a_folder_of_several_data_sets_is_refused(tmp_path: Path):
+    touch(*(tmp_path / "data" / f"DUTS-TR/DUTS-TR-{kind}" / "a.png" for kind in ("Image", "Mask")))
+    assert len(find_pairs(tmp_path / "data")) == 1
+    touch(*(tmp_path / "data" / f"DUTS-TE/DUTS-TE-{kind}" / "b.png" for kind in ("Image", "Mask")))
+    with pytest.raises(InputError, match="holds DUTS-TE, DUTS-TR"):
+        find_pairs(tmp_path / "data")

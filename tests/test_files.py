@@ -10,7 +10,7 @@ import pytest
 
 from hqsod.errors import InputError, OutputError
 from hqsod.files import Outcome, Work, find_pictures, make_each
-from hqsod.images import Array, read_mask, write_png
+from hqsod.images import Array, read_map, write_png
 from tests.conftest import random_picture, save
 
 
@@ -25,7 +25,7 @@ class Doubling:
     def __init__(self, out: Path, batch: int = 1) -> None:
         self.batches: list[list[int]] = []
         self.out = out
-        self.work = Work("doubling", read_mask, self.make, {out: lambda _, made: made}, batch)
+        self.work = Work("doubling", read_map, self.make, {out: lambda _, made: made}, batch)
 
     def make(self, items: Sequence[Array]) -> list[Array]:
         self.batches.append([int(item[0, 0]) for item in items])
@@ -34,7 +34,7 @@ class Doubling:
         return [item * 2 for item in items]
 
     def made(self) -> dict[str, int]:
-        return {path.stem: int(read_mask(path)[0, 0]) for path in self.out.iterdir()}
+        return {path.stem: int(read_map(path)[0, 0]) for path in self.out.iterdir()}
 
 
 def test_every_picture_becomes_a_file(pictures: list[Path], tmp_path: Path):
@@ -75,11 +75,11 @@ def test_several_results_each_and_only_the_missing_are_drawn(pictures: list[Path
         return made + 1
 
     folders = {tmp_path / "a": lambda _, made: made, tmp_path / "a" / "b": draw}
-    work = Work("copying", read_mask, list, folders)
+    work = Work("copying", read_map, list, folders)
     write_png(tmp_path / "a" / "b" / "1.png", np.zeros((4, 5), np.uint8))
     assert make_each(pictures[:3], work) == Outcome(3, 0, ())
     assert sorted(drawn) == [0, 2]
-    assert int(read_mask(tmp_path / "a" / "b" / "2.png")[0, 0]) == 3
+    assert int(read_map(tmp_path / "a" / "b" / "2.png")[0, 0]) == 3
 
 
 def test_a_picture_is_never_replaced(pictures: list[Path], tmp_path: Path):

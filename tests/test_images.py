@@ -171,3 +171,12 @@ def test_a_file_that_is_there_survives_a_failed_write(tmp_path: Path, monkeypatc
     with pytest.raises(OutputError):
         images.write_bytes(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_a_mask_of_levels_0_and_1_is_refused(tmp_path: Path):
+    mask = np.eye(8, dtype=np.uint8)
+    save(tmp_path / "mask.png", mask)
+    with pytest.raises(InputError, match="levels 0 and 1"):
+        images.read_mask(tmp_path / "mask.png")
+    save(tmp_path / "mask.png", 0 * mask)
+    assert not images.read_mask(tmp_path / "mask.png").any()

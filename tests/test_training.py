@@ -28,6 +28,7 @@ from hqsod.models.purnet import build_purnet, load_purnet
 from hqsod.training import loop
 from hqsod.training.checkpoints import Journal, newest_state, save_state
 from hqsod.training.data import Batches, Pictures, augment, paste
+from hqsod.training.job import Plan, train
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import read_recipe
 from hqsod.training.stages import Augmentation, LoopSettings, Optimizer, Recipe
@@ -485,6 +486,31 @@ def test_a_journal_drops_what_comes_again(tmp_path: Path) -> None:
     journal.write(3, {"loss": 9.0})
     journal.close()
     assert [line["loss"] for line in losses(tmp_path)] == [0.5, 1.0, 9.0]
+
+
+def test_what_was_refused_claims_no_folder(source: Path, cache: Path, tmp_path: Path) -> None:
+    """The message says what to change; the same folder then takes the changed run."""
+    wrong = read_recipe("quick", [*CHANGES, "data.holdout=0.999"])
+    with pytest.raises(SettingsError, match="lower the recipe's holdout"):
+        train(Plan(data=source, recipe=wrong, stages=(1,), device="cpu"), tmp_path / "run")
+    right = Plan(data=source, recipe=tiny(), stages=(1,), device="cpu")
+    train(right, tmp_path / "run")
+    with pytest.raises(SettingsError, match="holds a run"):
+        train(right, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("stage1.bogus=3", "stage1.bogus; expected a setting that there is"),
+        ("network.backbone=resnet9", "'resnet50', 'vgg16' or 'light'"),
+        ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
+        ("data.size=8", "greater than or equal to 32"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_at_once(change: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read_recipe("quick", [change])
 
 
 def test_a_stage_starts_from_the_one_before_or_from_imagenet() -> None:

@@ -17,11 +17,9 @@ from hqsod.models.compact import Compact, CompactConfig, build_compact
 from hqsod.training.degradation import Degradation
 from hqsod.training.job import Plan, train
 from hqsod.training.recipes import read_recipe
-from hqsod.training.task import Sources
 from hqsod.training.upscaler import (
     DegradedPhotographs,
     Patches,
-    UpscalerRecipe,
     UpscalerTask,
     find_photographs,
     luma_psnr,
@@ -121,13 +119,6 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
         find_photographs(tmp_path, None, 64)
     with pytest.raises(InputError, match="no such folder"):
         find_photographs(tmp_path, "images", 64)
-
-
-def test_all_photographs_held_out_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="all 2 photographs are held out"):
-        UpscalerRecipe.model_validate(
-            {**read_recipe("upscaler").model_dump(), "holdout": 0.999}
-        ).prepare(Sources(folder))
 
 
 def test_a_recipe_for_nothing_known_is_refused(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _write(dest: Path, record: Record, version: str) -> bool:
         dest / FINAL_FOLDER / f"{record.stem}.png",
     )
     if version != CORRECTED and source.parent.is_symlink():  # a linked folder: any kind of file
-        data = images.encode_png(images.read_mask(source))
+        data = images.encode_png(images.read_map(source))
     else:
         data = _read(source)
     if target.is_file() and target.read_bytes() == data:

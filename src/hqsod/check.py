@@ -62,6 +62,9 @@ def check(found: Found) -> Report:
         Problem("ambiguous", str(file), "another file has the same stem")
         for file in found.ambiguous
     ]
+    if not found.pairs:
+        nothing = "no picture with a mask of the same name"
+        problems.append(Problem("no pairs", f"the {found.layout}", nothing))
     notes: list[Problem] = []
     first_with: dict[str, Pair] = {}
     with ThreadPoolExecutor() as pool, progress_bar(len(found.pairs), "checking") as bar:

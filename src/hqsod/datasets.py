@@ -78,7 +78,8 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
         masks: folder of the masks, likewise.
 
     Raises:
-        InputError: no such folder, only one of the two named, or no known layout.
+        InputError: no such folder, only one of the two named, no known layout, or several data
+            sets.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
@@ -87,12 +88,23 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
     if images is not None and masks is not None:
         folders = _subfolder(source, images), _subfolder(source, masks)
         return _match("as told", *map(find_images, folders))
-    roots = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
-    for root in roots:
-        for layout in LAYOUTS:
-            if fitting := _folders(root, layout):
-                return _match(f"{layout.name} layout", *map(find_images, fitting))
-    return _flat(source)
+    if found := _laid_out(source):
+        return found
+    inner = [path for path in sorted(source.iterdir()) if path.is_dir()]
+    several = {path.name: found for path in inner if (found := _laid_out(path))}
+    if len(several) > 1:
+        raise InputError(
+            f"{source}: holds {', '.join(several)}", "one data set", "name one of them"
+        )
+    return next(iter(several.values())) if several else _flat(source)
+
+
+def _laid_out(root: Path) -> Found | None:
+    """What the folders in `root` hold, if they are those of a known layout."""
+    for layout in LAYOUTS:
+        if fitting := _folders(root, layout):
+            return _match(f"{layout.name} layout", *map(find_images, fitting))
+    return None
 
 
 def _subfolder(source: Path, name: str) -> Path:

@@ -22,6 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from hqsod.errors import OutputError
 from hqsod.progress import console
 
 CHUNK = 1 << 20
@@ -41,7 +42,12 @@ def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
         Why each address failed; `path` exists unless there is one reason for each.
     """
     pooch.get_logger().setLevel(logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: {error.strerror}", "", "set HQSOD_CACHE to another folder"
+        ) from error
     reasons: list[str] = []
     with FileLock(path.with_name(path.name + ".lock")):  # two processes, one download
         for url in urls:

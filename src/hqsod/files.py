@@ -45,6 +45,7 @@ class Work(Generic[Item, Result]):
         draw: for each folder of results, the uint8 picture in it, of what was read and what was
             made; runs behind, in threads.
         batch: how many are made at once.
+        beside: files that are read with the pictures; no result may take their place either.
     """
 
     description: str
@@ -52,6 +53,7 @@ class Work(Generic[Item, Result]):
     make: Callable[[Sequence[Item]], Sequence[Result]]
     draw: Mapping[Path, Callable[[Item, Result], Array]]
     batch: int = 1
+    beside: Sequence[Path] = ()
 
 
 def find_pictures(inputs: Sequence[str]) -> list[Path]:
@@ -117,8 +119,8 @@ def _results(path: Path, work: Work[Item, Result]) -> list[Path]:
 
 
 def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -> None:
-    """Check that no result has the name of a picture, which it would replace."""
-    read = {path.resolve() for path in pictures}
+    """Check that no result has the name of a file that is read, which it would replace."""
+    read = {path.resolve() for path in (*pictures, *work.beside)}
     for path in pictures:
         for result in _results(path, work):
             if result.resolve() in read:

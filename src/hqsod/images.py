@@ -143,8 +143,26 @@ def to_rgb(image: Image.Image) -> Array:
     return np.array(image.convert("RGB"))
 
 
+LEVELS = "grey levels from 0 (background) to 255 (object)"
+
+
 def read_mask(source: Source) -> Array:
-    """Read a mask or saliency map.
+    """Read a mask to build from or to train on.
+
+    Returns:
+        (H, W) uint8, object above 127.
+
+    Raises:
+        InputError: as `read_map`, or its levels are 0 and 1, and all of it would be background.
+    """
+    mask = read_map(source)
+    if mask.max() == 1:
+        raise InputError(f"{_name(source)}: levels 0 and 1", LEVELS, "multiply them by 255")
+    return mask
+
+
+def read_map(source: Source) -> Array:
+    """Read a saliency map, or anything grey.
 
     Returns:
         (H, W) uint8.
@@ -152,7 +170,6 @@ def read_mask(source: Source) -> Array:
     Raises:
         InputError: as `read_image`, or the file has colours, which say nothing of a mask.
     """
-    name = _name(source)
     with _opened(source) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image))
         if upright.mode in ("1", "L"):
@@ -160,8 +177,8 @@ def read_mask(source: Source) -> Array:
         colours = np.array(upright.convert("RGB"))
         if (colours != colours[..., :1]).any():
             raise InputError(
-                f"{name}: a mask in colours (mode {upright.mode})",
-                "grey levels from 0 (background) to 255 (object)",
+                f"{_name(source)}: a mask in colours (mode {upright.mode})",
+                LEVELS,
                 "convert it to a grey picture",
             )
         return np.ascontiguousarray(colours[..., 0])

@@ -14,6 +14,7 @@ from hqsod import __version__, images
 from hqsod.build.pair import IMAGES, MASKS, REFINED
 from hqsod.citations import CITATIONS
 from hqsod.decisions import FINAL_FOLDER, Decisions
+from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.manifest import Manifest, Record
 from hqsod.weights import WeightFile, registry
@@ -164,9 +165,13 @@ def _row(folder: Path, record: Record) -> Array:
     sheet = Image.new("RGB", (len(LAYERS) * CELL, CELL + CAPTION), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, layer in enumerate(layer for layer in LAYERS if layer in record.outputs):
-        with Image.open(images.openable(folder / record.outputs[layer].path)) as picture:
-            picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
-            cell = picture.convert("RGB")
+        try:
+            with Image.open(images.openable(folder / record.outputs[layer].path)) as picture:
+                picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
+                cell = picture.convert("RGB")
+        except (FileNotFoundError, InputError):  # of a pair that left SOURCE, taken away by hand
+            draw.text((column * CELL + 8, CELL // 2), "missing", FLAG_COLOUR)
+            continue
         left = column * CELL + (CELL - cell.width) // 2
         sheet.paste(cell, (left, (CELL - cell.height) // 2))
     trust = "" if record.score is None else f"  trust {record.score:.2f}"

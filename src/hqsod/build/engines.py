@@ -90,6 +90,9 @@ class LocalEngine:
                 readable = [source for source in sources if isinstance(source, Source)]
                 needed = {task.pair.stem for task in batch if task.needed}
                 for enlarged in self._through_networks(readable, needed):
+                    if isinstance(enlarged, Record):
+                        yield enlarged
+                        continue
                     writing.append(writer.submit(steps.write, enlarged, folder, self.settings))
                     while len(writing) > WRITE_BEHIND:
                         yield writing.popleft().result()
@@ -98,15 +101,20 @@ class LocalEngine:
 
     def _through_networks(
         self, sources: Sequence[Source], needed: set[str]
-    ) -> Iterator[steps.Enlarged]:
+    ) -> Iterator[steps.Enlarged | Record]:
         if not sources:
             return
         start = perf_counter()
         upscaled = self.upscaler([source.image for source in sources])
         seconds = (perf_counter() - start) / len(sources)
         for source, image in zip(sources, upscaled, strict=True):
-            if source.pair.stem in needed:
+            if source.pair.stem not in needed:
+                continue
+            try:
                 yield steps.enlarge(source, image, self.refiner, seconds, self.predictor)
+            except InputError as error:  # such as a picture too narrow for the refiner
+                task = Task(source.pair, source.files)
+                yield rejected(task, str(error), self.settings)
 
 
 def load_engine(

@@ -72,10 +72,10 @@ def open_home(dest: Path) -> Iterator[Home]:
 @contextmanager
 def _sole_run(dest: Path) -> Iterator[None]:
     """Hold the data set's lock; a killed run's lock is free at once."""
+    lock = FileLock(dest / ".lock", timeout=0)
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with FileLock(dest / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise OutputError(
             f"{dest}: another run is at work there", "", "wait for it, or choose another folder"
@@ -84,3 +84,7 @@ def _sole_run(dest: Path) -> Iterator[None]:
         raise OutputError(
             f"{dest}: {error.strerror}", "a folder that can be written to", "mend its permissions"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -34,6 +34,7 @@ class Summary:
         kept: pairs that were up to date.
         rejected: stems of the pairs that could not be built.
         flagged: stems in the data set whose refined mask a person should look at.
+        left: stems in the data set that are no longer among the pairs; they stay as they are.
         card: the data set's README.
         sheet: its contact sheet.
     """
@@ -42,6 +43,7 @@ class Summary:
     kept: int
     rejected: tuple[str, ...]
     flagged: tuple[str, ...]
+    left: tuple[str, ...]
     card: Path
     sheet: Path
 
@@ -73,6 +75,7 @@ def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
         kept=len(pairs) - built - len(failed),
         rejected=tuple(failed),
         flagged=tuple(record.stem for record in records if record.flagged),
+        left=tuple(sorted({record.stem for record in records} - {pair.stem for pair in pairs})),
         card=card_path,
         sheet=sheet,
     )

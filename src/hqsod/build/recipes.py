@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from hqsod import weights
 from hqsod.errors import SettingsError
@@ -35,18 +36,26 @@ class Recipe:
     meaning: str
 
     def changed(
-        self, upscaler: str | None, refiner: str | None, predictor: str | None = None
+        self,
+        upscaler: str | None = None,
+        refiner: str | None = None,
+        predictor: str | None = None,
+        canvas: int | Literal["none"] | None = None,
     ) -> Recipe:
-        """The recipe with other networks, under another name; None leaves one as it is."""
+        """The recipe with other values, under another name; None leaves one as it is."""
         new = replace(
             self,
             upscaler=upscaler or self.upscaler,
             refiner=refiner or self.refiner,
             predictor=predictor or self.predictor,
+            canvas=self.canvas if canvas is None else None if canvas == "none" else canvas,
         )
         if new == self:
             return self
-        meaning = f"pictures by {new.upscaler}, masks by {new.refiner}, judged by {new.predictor}"
+        meaning = (
+            f"pictures by {new.upscaler}, masks by {new.refiner}, judged by {new.predictor}, "
+            + (f"on a canvas of {new.canvas}" if new.canvas else "without a canvas")
+        )
         return replace(new, name="custom", meaning=meaning)
 
 

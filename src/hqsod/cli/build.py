@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from hqsod.build.engines import Engine
     from hqsod.build.recipes import Recipe
+
+LISTED = 10  # names in a line
 
 Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
 BuildSource = Annotated[
@@ -45,10 +47,10 @@ Cores = Annotated[int | None, typer.Option(min=1, help="Of each Ray worker; with
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
 Masks = Annotated[str | None, typer.Option(help="Folder of the masks, if not found.")]
 UpscalerName = Annotated[
-    str | None, typer.Option(help="swinir-l, swinir-m, bicubic, or a checkpoint's path.")
+    str | None, typer.Option(help="swinir-l, swinir-m, hqsod-x4-small, bicubic, or a path.")
 ]
 RefinerName = Annotated[
-    str | None, typer.Option(help="cascadepsp, guided, none, or a checkpoint's path.")
+    str | None, typer.Option(help="cascadepsp, hqsod-refiner-small, guided, none, or a path.")
 ]
 
 
@@ -111,9 +113,7 @@ def build(
     if engine == "ray":  # whose workers may stand elsewhere
         source, dest = source.absolute(), dest.absolute()
     pairs = find_pairs(source, images, masks)
-    chosen = choose_recipe(recipe).changed(upscaler, refiner, predictor)
-    if canvas is not None:
-        chosen = replace(chosen, canvas=_canvas(canvas))
+    chosen = choose_recipe(recipe).changed(upscaler, refiner, predictor, canvas=_canvas(canvas))
     typer.echo(f"recipe {chosen.name}: {chosen.meaning}")
     if recipe is None and chosen.name != "duts-hq":
         typer.echo(
@@ -129,6 +129,12 @@ def build(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
         f"{len(summary.flagged)} flagged"
     )
+    if summary.left:
+        typer.echo(
+            f"{len(summary.left)} pairs in {dest} are no longer in {source} and stay as they are: "
+            + ", ".join(summary.left[:LISTED])
+            + (", ..." if len(summary.left) > LISTED else "")
+        )
     typer.echo(f"card: {summary.card}\ncontact sheet: {summary.sheet}")
     if summary.rejected:
         raise typer.Exit(1)
@@ -161,9 +167,11 @@ def _engine(
         )
 
 
-def _canvas(text: str) -> int | None:
-    if text == "none":
+def _canvas(text: str | None) -> int | Literal["none"] | None:
+    if text is None:
         return None
+    if text == "none":
+        return "none"
     if not text.isdigit() or not 64 <= int(text) <= 16384:
         raise SettingsError(f"--canvas {text}", "a side from 64 to 16384 pixels, or none")
     return int(text)
@@ -242,5 +250,6 @@ def refine(
         lambda path: read_pixels(pair_of[path]),
         lambda pairs: [engine(image, binarise(mask)) for image, mask in pairs],
         {out: lambda _, refined: refined},
+        beside=[pair.image for pair in pairs],
     )
     finish(make_each(list(pair_of), work, overwrite=overwrite))

@@ -17,7 +17,7 @@ from hqsod.errors import InputError, SettingsError
 if TYPE_CHECKING:
     from hqsod.report import Evaluation
 
-LISTED = 20  # problems of one kind that are printed; the report holds them all
+LISTED = 20  # problems of one kind that are printed where there is a report that holds them all
 WIDE = 200  # columns; a narrow terminal wraps a long table, where rich would cut numbers off
 
 
@@ -126,10 +126,11 @@ def _print_problems(found: Evaluation, *, allowed: bool) -> None:
         line = f"{problem.file}: {problem.detail}"
         by_kind.setdefault((dataset, method, problem.kind), []).append(line)
     for (dataset, method, kind), lines in by_kind.items():
-        for line in lines[:LISTED]:
+        listed = lines[:LISTED] if allowed else lines
+        for line in listed:
             typer.echo(f"{kind}: {dataset}: {method}: {line}")
-        if len(lines) > LISTED:
-            typer.echo(f"{kind}: {dataset}: {method}: and {len(lines) - LISTED} more")
+        if more := len(lines) - len(listed):
+            typer.echo(f"{kind}: {dataset}: {method}: and {more} more")
     if by_kind and not allowed:
         kinds = sorted({kind for _, _, kind in by_kind})
         raise InputError(

@@ -44,10 +44,17 @@ def review(
             f"hqsod review without {error.name}", "", "pip install 'hqsod[review]'"
         ) from error
     folder = _linked(dest, images, masks, candidates or [])
-    page = create_app(folder, who or getpass.getuser())
+    page = create_app(folder, who or _user())
     listening, address = server.listen(host, port)
     typer.echo(f"reviewing {folder}\nopen {address.url}\nstop with Ctrl+C; decisions are kept")
     server.run(server.Guard(page, address, LARGEST_BODY), listening)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return "unknown"
 
 
 def _linked(

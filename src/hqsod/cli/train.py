@@ -23,7 +23,7 @@ TRY = {
 def train(
     data: Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    more_stages: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
+    more_stages: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     recipe: Annotated[
         str, typer.Option(help="purnet (the paper's), quick, upscaler, refiner, or a file.")
     ] = "purnet",
@@ -58,7 +58,7 @@ def train(
 
     chosen = _stages(stages, more_stages or [])
     changes = list(settings or [])
-    if overfit:
+    if overfit and read_recipe(recipe).task == "purnet":
         changes = [*_overfit_changes(overfit), *changes]
     plan = Plan(
         data=data,
@@ -84,13 +84,17 @@ def train(
         raise typer.Exit(1)
 
 
-def _stages(first: int | None, more: list[int]) -> tuple[int, ...]:
+def _stages(first: int | None, more: list[str]) -> tuple[int, ...]:
     """`--stages 1 2 3`: the option takes the first number, the rest arrive as arguments."""
     if first is None:
         if more:
             raise SettingsError(f"{more[0]} after the data set", "one data set")
         return (1, 2, 3)
-    stages = (first, *more)
+    if not all(number.isdigit() for number in more):
+        raise SettingsError(
+            f"--stages {first} and then {' '.join(more)}", "numbers", "name the data set first"
+        )
+    stages = (first, *map(int, more))
     if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3}:
         given = " ".join(map(str, stages))
         raise SettingsError(f"--stages {given}", "some of 1 2 3, in this order")

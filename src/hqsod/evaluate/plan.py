@@ -65,10 +65,17 @@ def ground_truth_folder(given: Path) -> Path:
     """The folder of ground truths: `given`, or the masks of the data set that `given` is.
 
     Raises:
-        InputError: no such folder, or neither pictures nor a known layout in it.
+        InputError: neither pictures nor a known layout in it, or photographs beside the masks.
     """
-    if given.is_dir() and not find_images(given):
+    pictures = find_images(given) if given.is_dir() else []
+    if given.is_dir() and not pictures:
         return datasets.find_pairs(given)[0].mask.parent
+    if {".jpg", ".png"} <= {picture.suffix.lower() for picture in pictures}:
+        raise InputError(
+            f"{given}: photographs (.jpg) and masks (.png) in one folder",
+            "ground truths alone",
+            "move the masks to a folder of their own",
+        )
     return given
 
 

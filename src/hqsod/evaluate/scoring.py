@@ -18,7 +18,7 @@ from PIL import Image
 from hqsod import metrics, score_cache
 from hqsod.errors import InputError
 from hqsod.evaluate.plan import Task
-from hqsod.images import Array, read_mask, resize
+from hqsod.images import Array, read_map, resize
 from hqsod.report import Problem
 
 RESIZING = {"standard": Image.Resampling.BILINEAR, "purnet": Image.Resampling.NEAREST}
@@ -111,7 +111,7 @@ def _fingerprint(settings: metrics.Settings, resized: bool) -> bytes:
 
 
 class _Named(io.BytesIO):
-    """Bytes of a file that know its name, for `read_mask`'s messages."""
+    """Bytes of a file that know its name, for `read_map`'s messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -119,7 +119,7 @@ class _Named(io.BytesIO):
 
 
 def _decode(data: bytes, path: Path) -> Array:
-    return read_mask(_Named(data, str(path)))
+    return read_map(_Named(data, str(path)))
 
 
 def _unreadable(task: Task, path: Path, reason: str) -> Outcome:

@@ -6,7 +6,7 @@ every size is read from the weights, so that smaller networks of the same form l
 
 It differs in the order of steps, with equal results: a 1 x 1 convolution and bilinear upsampling
 commute, so that the convolutions of the pyramid pooling and of the shortcuts run before upsampling,
-on fewer positions; maps that would be joined to be convolved are convolved apart and added up.
+on fewer positions; where levels meet, their maps are convolved apart and added up, not joined.
 Predictions that nobody asks for are not computed. It runs in evaluation mode alone.
 """
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from hqsod import __version__
 from hqsod.errors import InputError
-from hqsod.images import Array, encode_jpeg, read_image, read_mask, resize
+from hqsod.images import Array, encode_jpeg, read_image, read_map, resize
 from hqsod.report.results import DatasetScores, Evaluation
 from hqsod.report.tables import MEASURES, Row, columns, rows
 
@@ -150,7 +150,7 @@ def _thumbnail(path: Path | None, *, colour: bool = False) -> str:
     if path is None:
         return ""
     try:
-        array = read_image(path) if colour else read_mask(path)
+        array = read_image(path) if colour else read_map(path)
     except InputError:
         return ""  # the report is of scores; a photograph is there to look at
     height, width = array.shape[:2]

@@ -120,8 +120,8 @@ def _add_pictures(app: FastAPI, folder: Path, cache: tiles.Cache) -> None:
 
         def make() -> dict[str, bytes]:
             layers = list(_layers(folder, record).values())
-            image, before = images.read_image(layers[0]), images.read_mask(layers[1])
-            after = images.read_mask(layers[min(2, len(layers) - 1)])
+            image, before = images.read_image(layers[0]), images.read_map(layers[1])
+            after = images.read_map(layers[min(2, len(layers) - 1)])
             shown = record.placement.window if record.placement else np.s_[:, :]
             small = tiles.thumbnail(image[shown], before[shown], after[shown])
             return {f"{stamp}.jpg": small}
@@ -135,7 +135,7 @@ def _add_pictures(app: FastAPI, folder: Path, cache: tiles.Cache) -> None:
             raise InputError(f"{stem}: {layer} has changed", "", "load the page again")
 
         def make() -> dict[str, bytes]:
-            read = images.read_image if layer == PICTURE else images.read_mask
+            read = images.read_image if layer == PICTURE else images.read_map
             return tiles.cut(read(path), stamp)
 
         name = f"{stamp}-{level}-{row}-{column}.png"
@@ -158,7 +158,7 @@ def _add_deciding(app: FastAPI, folder: Path) -> None:
         wish: Annotated[Wish, Query()],
     ) -> dict[str, Any]:
         record = _find(folder, stem)
-        mask = images.read_mask(io.BytesIO(png))
+        mask = images.read_map(io.BytesIO(png))
         size = images.read_size(tiles.locate(folder, record.outputs[IMAGES].path))
         if mask.shape != size:
             raise InputError(f"{stem}: a correction of {mask.shape}", f"the picture's {size}")

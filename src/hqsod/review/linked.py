@@ -54,9 +54,16 @@ def link(
     found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
         raise InputError(f"{photographs}, {masks}: no picture with a mask of the same name")
-    dest.mkdir(parents=True, exist_ok=True)
-    for name, folder in folders.items():
-        _link(dest / name, folder)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        for name, folder in folders.items():
+            _link(dest / name, folder)
+    except OSError as error:
+        raise OutputError(
+            f"{dest}: {error.strerror}",
+            "a folder that can be written to",
+            "name another folder for the decisions",
+        ) from error
     others = {name: _by_stem(folder) for name, folder in candidates.items()}
     work = [
         {IMAGES: pair.image, MASKS: pair.mask}
@@ -143,9 +150,5 @@ def _mask(path: Path, image: Array) -> Array:
             f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels",
             f"the size of its photograph, {image.shape[1]} x {image.shape[0]}",
             "resize the mask or mend the pair",
-        )
-    if mask.max(initial=0) == 1:
-        raise InputError(
-            f"{path}: grey levels 0 and 1", "0 (background) to 255 (object)", "multiply them by 255"
         )
     return mask

@@ -25,7 +25,7 @@ from hqsod.training.data import Pictures
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import AnyRecipe
 from hqsod.training.refiner import RefinerRecipe
-from hqsod.training.stages import Recipe
+from hqsod.training.stages import Recipe, Stage
 from hqsod.training.store import Store, find_source, open_store
 from hqsod.training.task import Sources
 from hqsod.training.upscaler import UpscalerRecipe
@@ -119,11 +119,12 @@ def _train_stages(
     rejected: dict[str, str] = {}
     for number in plan.stages:
         name = f"stage{number}"
+        stage, network = recipe.stage(name), _start(recipe, name, out)
         with accelerator.main_process_first():
-            training, validation = _stores(plan, recipe, recipe.stage(name).size)
+            training, validation = _stores(plan, recipe, stage.size)
         rejected |= {**training.rejected, **validation.rejected}
+        task = _task(network, plan, stage, training, validation)
         _save_plan(plan, out, accelerator)
-        task = _task(plan, recipe, name, training, validation, out)
         loop.run(task, recipe.loop(name), out / name, accelerator)
     last = out / f"stage{plan.stages[-1]}"
     if plan.overfit:
@@ -157,10 +158,11 @@ def _accelerator(plan: Plan) -> Accelerator:
 def _require_own_folder(plan: Plan, out: Path, resume: bool) -> None:
     """Refuse a folder with a run that this one does not go on with.
 
-    Where it runs may change between two calls, and how many stages; what it computes may not.
+    Where it runs may change between two calls, and how many stages; what it computes may not. A
+    plan that was refused before its first step, which no folder follows, claims nothing.
     """
     path = out / PLAN
-    if not path.is_file():
+    if not path.is_file() or not any(inner.is_dir() for inner in out.iterdir()):
         return
     if not resume:
         raise SettingsError(
@@ -199,16 +201,16 @@ def _stores(plan: Plan, recipe: Recipe, size: int | None) -> tuple[Store, Store]
 
 
 def _task(
-    plan: Plan, recipe: Recipe, name: str, training: Store, validation: Store, out: Path
+    network: PurNet, plan: Plan, stage: Stage, training: Store, validation: Store
 ) -> PurNetTask:
-    stage = recipe.stage(name)
-    augmentation = None if plan.overfit else recipe.data.augmentation
+    assert isinstance(plan.recipe, Recipe)
+    augmentation = None if plan.overfit else plan.recipe.data.augmentation
     return PurNetTask(
-        _start(recipe, name, out),
+        network,
         stage,
         Pictures(training, augmentation, superpixels=stage.structural_similarity),
         validation,
-        recipe.double_sigmoid,
+        plan.recipe.double_sigmoid,
     )
 
 

@@ -85,7 +85,7 @@ def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Ba
         raise SettingsError(
             "no picture is left to train on, all are held out to validate on",
             "at least one",
-            "add pictures, or lower the recipe's holdout with --set",
+            "add pictures, lower the recipe's holdout with --set, or name others for --validation",
         )
     processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
     share, rest = divmod(settings.batch, processes * parts)

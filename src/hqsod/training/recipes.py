@@ -46,7 +46,14 @@ def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        raise SettingsError(f"recipe {source}: {key} = {first['input']!r}", first["msg"]) from None
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(
+                f"recipe {source}: {key}", "a setting that there is", "see docs/training.md"
+            ) from None
+        if first["type"] == "missing":
+            raise SettingsError(f"recipe {source}: no {key}", "a value for it") from None
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise SettingsError(f"recipe {source}: {key} = {first['input']!r}", expected) from None
 
 
 def _kind(source: str, values: dict[str, Any]) -> type[AnyRecipe]:
@@ -61,10 +68,10 @@ def _read_toml(source: str) -> dict[str, Any]:
     file = Path(str(packaged)) if packaged.is_file() else Path(source)
     try:
         return tomllib.loads(file.read_text("utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError as error:
         names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
         raise SettingsError(
-            f"recipe {source}: no such file", f"a path or one of {', '.join(names)}"
+            f"recipe {source}: {error.strerror}", f"a path or one of {', '.join(names)}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"recipe {source}: {error}", "TOML") from None

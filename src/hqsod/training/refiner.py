@@ -32,7 +32,7 @@ from hqsod.models.compact_refiner import WIDTHS, CompactRefiner, build_compact_r
 from hqsod.training.data import Arrays, Batch, recolour
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
-from hqsod.training.stages import LoopSettings
+from hqsod.training.stages import LoopSettings, Rate
 from hqsod.training.store import draw
 from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
 from hqsod.types import Pair, Placement
@@ -64,10 +64,10 @@ class Damage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: int = Field(default=160, ge=32)
-    factors: tuple[int, ...] = (1, 2, 4, 4, 4, 4)
+    factors: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 4, 4, 4)
     intact: Share = 0.25
     iou: tuple[Share, Share] = (0.8, 1.0)
-    zoom: tuple[float, float] = (1.0, 1.0)
+    zoom: tuple[Rate, Rate] = (1.0, 1.0)
     colour: float = Field(default=0.25, ge=0, lt=1)
     degraded: Share = 0.25
 

@@ -22,7 +22,7 @@ class Network(_Settings):
         width: channels of the decoders.
     """
 
-    backbone: str = "resnet50"
+    backbone: Literal["resnet50", "vgg16", "light"] = "resnet50"
     width: int = Field(default=128, ge=1)
 
 
@@ -149,6 +149,13 @@ class Stage(_Settings):
     batch: int = Field(ge=1)
     rates: dict[Part, Rate]
     size: int | None = Field(default=None, ge=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        idle = {"promotion", "rectification"} & self.rates.keys()
+        if idle and not self.attention:
+            raise ValueError(f"a rate for {min(idle)}, which takes no part without attention")
+        return self
 
 
 class Recipe(_Settings):

@@ -11,15 +11,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,7 +30,7 @@ from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
 from hqsod.manifest import NAME as MANIFEST
 from hqsod.manifest import Manifest
-from hqsod.progress import progress_bar
+from hqsod.progress import console, progress_bar
 from hqsod.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
@@ -143,21 +144,40 @@ def open_store(source: Source, size: int, superpixels: int) -> Store:
         OutputError: the cache folder cannot be written to, or there is no room.
     """
     folder = weights.cache_folder() / "training" / _key(source, size, superpixels)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # trainings that begin at once: one makes, the others wait
-            files = _open_files(folder, len(source.pairs), size)
-            rejected = _fill(files, folder / "rejected.json", source, size, superpixels)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
-        ) from error
+    with _alone(folder):
+        files = _open_files(folder, len(source.pairs), size)
+        rejected = _fill(files, folder / "rejected.json", source, size, superpixels)
     rows = np.flatnonzero(files.states == _READY)
     if not len(rows):
         reason = next(iter(rejected.values()))
         raise InputError(f"{len(source.pairs)} pairs, none readable: {reason}")
     stems = tuple(source.pairs[int(row)].stem for row in rows)
     return Store(stems, files.image, files.mask, files.superpixels, rows, rejected)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: of trainings that begin at once, one makes the store.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print("waiting for another training that makes the same pictures")
+            lock.acquire()
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fill(
@@ -220,9 +240,8 @@ def _open_files(folder: Path, count: int, size: int) -> _Files:
     """Open the arrays of a store, or make them of zeros.
 
     Raises:
-        OSError: they cannot be written.
-        OutputError: there is no room: writing to a mapped file on a full disk ends the process
-            without a word.
+        OutputError: there is no room for what is to be made: writing to a mapped file on a full
+            disk ends the process without a word.
     """
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "image": ((count, size, size, 3), np.uint8),
@@ -230,9 +249,10 @@ def _open_files(folder: Path, count: int, size: int) -> _Files:
         "superpixels": ((count, size, size), np.int16),
         "states": ((count,), np.uint8),
     }
-    needed = count * size * size * 6
+    states = _array(folder / "states.npy", *shapes["states"])
+    needed = int(np.count_nonzero(states == _WAITING)) * size * size * 6
     free = shutil.disk_usage(folder).free
-    if not (folder / "states.npy").is_file() and free < needed:
+    if free < needed:
         raise OutputError(
             f"{folder}: {free / 1e9:.1f} GB free",
             f"{needed / 1e9:.1f} GB for pictures at training size",

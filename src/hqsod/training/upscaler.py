@@ -84,12 +84,6 @@ class UpscalerRecipe(BaseModel):
         if sources.validation is None:
             held_out = [path for path in usable if draw(path.stem) < self.holdout]
             usable = [path for path in usable if path not in held_out]
-            if not usable:
-                raise InputError(
-                    f"{sources.data}: all {len(held_out)} photographs are held out",
-                    "more photographs",
-                    "set holdout=0, or validate on others with --validation",
-                )
         else:
             held_out, others = find_photographs(sources.validation, None, 4 * scale)
             rejected |= others
