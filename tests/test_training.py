@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -490,10 +491,11 @@ def test_a_journal_drops_what_comes_again(tmp_path: Path) -> None:
 
 def test_what_was_refused_claims_no_folder(source: Path, cache: Path, tmp_path: Path) -> None:
     """The message says what to change; the same folder then takes the changed run."""
+    how: dict[str, Any] = {"data": source, "stages": (1,), "device": "cpu", "precision": "float32"}
     wrong = read_recipe("quick", [*CHANGES, "data.holdout=0.999"])
     with pytest.raises(SettingsError, match="lower the recipe's holdout"):
-        train(Plan(data=source, recipe=wrong, stages=(1,), device="cpu"), tmp_path / "run")
-    right = Plan(data=source, recipe=tiny(), stages=(1,), device="cpu")
+        train(Plan(recipe=wrong, **how), tmp_path / "run")
+    right = Plan(recipe=tiny(), **how)
     train(right, tmp_path / "run")
     with pytest.raises(SettingsError, match="holds a run"):
         train(right, tmp_path / "run")
