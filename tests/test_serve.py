@@ -482,6 +482,6 @@ def test_the_command_says_what_is_missing(
 
 def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
     """Asyncio turns Nagle's algorithm off for sockets that are named as TCP alone."""
-    listening, _ = server.listen(server.LOOPBACK, 0)
+    listening, _ = server.listen("127.0.0.1", 0)
     with listening:
         assert listening.proto == socket.IPPROTO_TCP

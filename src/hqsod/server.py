@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hqsod.errors import SettingsError
 
-LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 24
 READING = frozenset({"GET", "HEAD"})
 OWN_PAGE = frozenset({"same-origin", "none"})  # Sec-Fetch-Site of the page's own requests

@@ -38,6 +38,8 @@ def fetch(
     """Download weight files into the cache and check their hashes."""
     from hqsod import weights
 
+    if unknown := [name for name in names if name not in weights.registry()]:
+        raise WeightsError(f"weights {unknown[0]!r}", f"one of {', '.join(weights.registry())}")
     for name in names:
         typer.echo(f"{name}: {weights.resolve(name, offline=offline)}")
 
