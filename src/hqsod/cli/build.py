@@ -131,7 +131,7 @@ def build(
     )
     if summary.left:
         typer.echo(
-            f"{len(summary.left)} pairs in {dest} are no longer in {source} and stay as they are: "
+            f"in {dest} but no longer in {source}, kept as they are: "
             + ", ".join(summary.left[:LISTED])
             + (", ..." if len(summary.left) > LISTED else "")
         )
