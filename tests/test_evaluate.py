@@ -17,6 +17,7 @@ import pytest
 from hqsod import cli, metrics, score_cache
 from hqsod.errors import InputError
 from hqsod.evaluate import evaluate
+from hqsod.evaluate.plan import ground_truth_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 PREDICTIONS, TRUTHS = GOLDEN / "evaluation" / "pred", GOLDEN / "evaluation" / "gt"
@@ -408,3 +409,10 @@ def spectral(picture: np.ndarray) -> np.ndarray:
     map_ = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
     map_ = cv2.resize(cv2.GaussianBlur(map_, (0, 0), 2.5), picture.shape[::-1])
     return (255 * (map_ - map_.min()) / np.ptp(map_)).astype(np.uint8)
+
+
+def test_photographs_beside_ground_truths_are_refused(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match="move the masks"):
+        ground_truth_folder(tmp_path)
