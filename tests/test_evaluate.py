@@ -412,7 +412,9 @@ def spectral(picture: np.ndarray) -> np.ndarray:
 
 
 def test_photographs_beside_ground_truths_are_refused(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.png"):
+    for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(b"")
+    assert ground_truth_folder(tmp_path) == tmp_path
+    (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="move the masks"):
         ground_truth_folder(tmp_path)

@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ from hqsod.errors import InputError, OutputError, SettingsError, TrainingError
 from hqsod.images import pad
 from hqsod.losses import UNLABELLED
 from hqsod.manifest import Manifest, Record
-from hqsod.models.purnet import build_purnet, load_purnet
+from hqsod.models.purnet import BACKBONES, build_purnet, load_purnet
 from hqsod.training import loop
 from hqsod.training.checkpoints import Journal, newest_state, save_state
 from hqsod.training.data import Batches, Pictures, augment, paste
 from hqsod.training.job import Plan, train
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import read_recipe
-from hqsod.training.stages import Augmentation, LoopSettings, Optimizer, Recipe
+from hqsod.training.stages import Augmentation, LoopSettings, Network, Optimizer, Recipe
 from hqsod.training.store import Example, Store, find_source, open_store
 from hqsod.types import Placement
 from tests.conftest import save, write_pair
@@ -80,6 +80,10 @@ def purnet_trainer(
 
 
 # Recipes
+
+
+def test_a_recipe_can_name_every_backbone() -> None:
+    assert set(get_args(Network.model_fields["backbone"].annotation)) == set(BACKBONES)
 
 
 def test_recipe_purnet_is_the_schedule_of_the_paper() -> None:

@@ -70,7 +70,8 @@ def ground_truth_folder(given: Path) -> Path:
     pictures = find_images(given) if given.is_dir() else []
     if given.is_dir() and not pictures:
         return datasets.find_pairs(given)[0].mask.parent
-    if {".jpg", ".png"} <= {picture.suffix.lower() for picture in pictures}:
+    masks = {picture.stem for picture in pictures if picture.suffix.lower() == ".png"}
+    if any(p.stem in masks for p in pictures if p.suffix.lower() in (".jpg", ".jpeg")):
         raise InputError(
             f"{given}: photographs (.jpg) and masks (.png) in one folder",
             "ground truths alone",

@@ -35,6 +35,7 @@ from hqsod.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
 _CHUNK = 64  # pictures between two flushes to disk
+_PATIENCE = 1.0  # seconds before a wait is told: processes of one training meet for a moment
 _WAITING, _READY, _REJECTED = range(3)
 _FORMAT = 1  # raise it when what is stored changes
 
@@ -166,7 +167,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PATIENCE)
         except Timeout:
             console.print("waiting for another training that makes the same pictures")
             lock.acquire()
