@@ -93,7 +93,7 @@ def test_any_size_goes_through(size: tuple[int, int]) -> None:
     torch.testing.assert_close(saliency[:, 0], side.saliency[:, 0].sigmoid())
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "light"])
+@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0", "light"])
 @pytest.mark.parametrize("attention", [True, False])
 def test_folding_changes_nothing_and_the_build_follows_from_the_shapes(
     backbone: str, attention: bool

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from hqsod import weights
 from hqsod.cli import app
-from hqsod.errors import InputError, OutputError, SettingsError, TrainingError
+from hqsod.errors import InputError, OutputError, SettingsError, TrainingError, WeightsError
 from hqsod.images import pad
 from hqsod.losses import UNLABELLED
 from hqsod.manifest import Manifest, Record
@@ -509,7 +510,7 @@ def test_what_was_refused_claims_no_folder(source: Path, cache: Path, tmp_path: 
     ("change", "said"),
     [
         ("stage1.bogus=3", "stage1.bogus; expected a setting that there is"),
-        ("network.backbone=resnet9", "'resnet50', 'vgg16' or 'light'"),
+        ("network.backbone=resnet9", "'resnet50', 'vgg16', 'efficientnet-lite0' or 'light'"),
         ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
         ("data.size=8", "greater than or equal to 32"),
     ],
@@ -532,6 +533,12 @@ def test_a_stage_starts_from_the_one_before_or_from_imagenet() -> None:
     third = build_purnet("light", 8)
     fill(third, {**imagenet, "fc.weight": torch.zeros(2)})
     assert torch.equal(third.extractor.conv1.weight, first.extractor.conv1.weight)
+    fourth = build_purnet("efficientnet-lite0", 8)
+    shipped = weights.load(weights.resolve("efficientnet-lite0"))
+    fill(fourth, shipped)
+    assert torch.equal(fourth.extractor.stem[0].weight, shipped["stem.0.weight"].float())
+    with pytest.raises(WeightsError, match="do not fit"):
+        fill(third, shipped)
 
 
 # The whole job

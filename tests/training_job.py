@@ -21,6 +21,7 @@ SETTINGS = {
     "pace.checkpoint": "2",
     "pace.validation": "3",
     "stage1.size": "48",
+    "stage1.start": "random",
     **{
         f"stage{n}.{key}": value
         for n in (1, 2, 3)

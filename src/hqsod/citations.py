@@ -43,4 +43,10 @@ CITATIONS = {
   booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
   year      = {2016}
 }""",
+    "efficientnet": """@inproceedings{tan2019efficientnet,
+  title     = {{EfficientNet}: Rethinking Model Scaling for Convolutional Neural Networks},
+  author    = {Tan, Mingxing and Le, Quoc V.},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2019}
+}""",
 }

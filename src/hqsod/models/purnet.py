@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hqsod.errors import SettingsError, WeightsError
+from hqsod.models import efficientnet
 from hqsod.models.blocks import (
     Decoder,
     PredictionHead,
@@ -27,22 +28,37 @@ from hqsod.models.blocks import (
     crop_to,
     promotion_attention,
 )
+from hqsod.models.efficientnet import EfficientNetLite
 from hqsod.models.resnet import BasicBlock, ResNet
 from hqsod.models.vgg import VGG16
 
-MEAN = (0.4923, 0.4634, 0.3974)
+MEAN = (0.4923, 0.4634, 0.3974)  # of the paper's training pictures
 STD = (0.2737, 0.2659, 0.2836)
-STRIDES = (4, 4, 8, 16, 16)
+LEVELS = 5
 
-BACKBONES: dict[str, Callable[[], ResNet | VGG16]] = {
-    "resnet50": lambda: ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 2, 4)),
-    "vgg16": VGG16,
-    "light": lambda: ResNet(
-        block=BasicBlock,
-        depths=(2, 2, 2, 2),
-        width=32,
-        strides=(1, 2, 2, 1),
-        dilations=(1, 1, 1, 2),
+Extractor = ResNet | VGG16 | EfficientNetLite
+
+
+class Backbone(NamedTuple):
+    """How an extractor is built, and what it wants pictures brought to: (image - mean) / std."""
+
+    build: Callable[[], Extractor]
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet50": Backbone(lambda: ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 2, 4))),
+    "vgg16": Backbone(VGG16),
+    "efficientnet-lite0": Backbone(EfficientNetLite, efficientnet.MEAN, efficientnet.STD),
+    "light": Backbone(
+        lambda: ResNet(
+            block=BasicBlock,
+            depths=(2, 2, 2, 2),
+            width=32,
+            strides=(1, 2, 2, 1),
+            dilations=(1, 1, 1, 2),
+        )
     ),
 }
 
@@ -72,20 +88,20 @@ class SideOutputs(NamedTuple):
 class Subnetwork(nn.Module):
     """A decoder over the extractor's features and a prediction head for each level."""
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
+    def __init__(self, extractor: Extractor, width: int) -> None:
         super().__init__()
-        self.decoder = Decoder(channels, STRIDES, width)
-        self.heads = _heads(width)
+        self.decoder = Decoder(extractor.channels, extractor.strides, width)
+        self.heads = _heads(extractor, width)
 
 
 class Rectification(Subnetwork):
     """Features of a saliency map, and by how much features of its mistakes differ from them."""
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
-        super().__init__(channels, width)
-        self.saliency = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in STRIDES)
-        self.mistakes = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in STRIDES)
-        self.error_heads = _heads(width)
+    def __init__(self, extractor: Extractor, width: int) -> None:
+        super().__init__(extractor, width)
+        self.saliency = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in range(LEVELS))
+        self.mistakes = nn.ModuleList(conv_stack(width, (3, 3, 1)) for _ in range(LEVELS))
+        self.error_heads = _heads(extractor, width)
 
     def split(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
         """Decoded features of a level to saliency features and difference; tanh of it attends."""
@@ -96,9 +112,9 @@ class Rectification(Subnetwork):
 class Purificatory(Subnetwork):
     """The subnetwork whose saliency maps are PurNet's; in stage 1 it stands alone."""
 
-    def __init__(self, channels: Sequence[int], width: int, attention: bool) -> None:
-        super().__init__(channels, width)
-        self.promoted = nn.ModuleList(conv_stack(width, (3,)) for _ in STRIDES if attention)
+    def __init__(self, extractor: Extractor, width: int, attention: bool) -> None:
+        super().__init__(extractor, width)
+        self.promoted = nn.ModuleList(conv_stack(width, (3,)) for _ in range(LEVELS) if attention)
 
     def purify(self, level: int, features: Tensor, promote: Tensor, rectify: Tensor) -> Tensor:
         """Features of a level weighed with both attentions."""
@@ -110,7 +126,8 @@ class PurNet(nn.Module):
     """The network of the paper.
 
     Args:
-        extractor: (B, 3, H, W) to five maps at `STRIDES`, with their `channels`.
+        backbone: see there; its extractor brings (B, 3, H, W) to five maps, finest first, with
+            `channels` channels at `strides`.
         width: channels of the decoders.
         attention: whether the promotion and rectification subnetworks take part; not in stage 1.
     """
@@ -118,13 +135,13 @@ class PurNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, extractor: ResNet | VGG16, width: int, attention: bool) -> None:
+    def __init__(self, backbone: Backbone, width: int, attention: bool) -> None:
         super().__init__()
-        self.extractor = extractor
-        self.purificatory = Purificatory(extractor.channels, width, attention)
-        self.promotion = Subnetwork(extractor.channels, width) if attention else None
-        self.rectification = Rectification(extractor.channels, width) if attention else None
-        for name, values in (("mean", MEAN), ("std", STD)):
+        self.extractor = extractor = backbone.build()
+        self.purificatory = Purificatory(extractor, width, attention)
+        self.promotion = Subnetwork(extractor, width) if attention else None
+        self.rectification = Rectification(extractor, width) if attention else None
+        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -184,7 +201,8 @@ def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool =
     """PurNet with random weights.
 
     Args:
-        backbone: `resnet50`, `vgg16` (the paper's two) or `light`, for machines without a GPU.
+        backbone: `resnet50`, `vgg16` (the paper's two), `efficientnet-lite0`, for machines without
+            a GPU, or `light`, for those and without ImageNet's weights.
         width: channels of the decoders; 128 in the paper.
         attention: False for the network of stage 1.
 
@@ -193,7 +211,7 @@ def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool =
     """
     if backbone not in BACKBONES:
         raise SettingsError(f"backbone {backbone!r}", "one of " + ", ".join(BACKBONES))
-    return PurNet(BACKBONES[backbone](), width, attention)
+    return PurNet(BACKBONES[backbone], width, attention)
 
 
 def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
@@ -212,10 +230,9 @@ def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
         raise WeightsError(f"weights without {error}", "those of a PurNet") from None
     channels = tuple(weight.shape[1] for weight in laterals)
     attention = any(name.startswith("promotion.") for name in state)
-    for build in BACKBONES.values():
-        extractor = build()
-        if extractor.channels == channels:
-            network = PurNet(extractor, laterals[0].shape[0], attention)
+    for backbone in BACKBONES.values():
+        if backbone.build().channels == channels:
+            network = PurNet(backbone, laterals[0].shape[0], attention)
             return _filled(network, state).eval()
     raise WeightsError(f"a backbone with channels {channels}", "one of " + ", ".join(BACKBONES))
 
@@ -245,7 +262,7 @@ def _published_modules() -> dict[str, str]:
     """The published name of each part, where levels count from 1, and ours."""
     names = {"layer0.0": "extractor.conv1", "layer0.1": "extractor.bn1"}
     names |= {f"layer{i}": f"extractor.layer{i}" for i in range(1, 5)}
-    for i in range(len(STRIDES)):
+    for i in range(LEVELS):
         for prefix, part in ("", "purificatory"), ("oa_", "promotion"), ("ea_", "rectification"):
             names |= {
                 f"{prefix}convert{i + 1}": f"{part}.decoder.lateral.{i}",
@@ -281,8 +298,8 @@ def _filled(network: PurNet, state: Mapping[str, Tensor]) -> PurNet:
     return network
 
 
-def _heads(width: int) -> nn.ModuleList:
-    return nn.ModuleList(PredictionHead(width, stride) for stride in STRIDES)
+def _heads(extractor: Extractor, width: int) -> nn.ModuleList:
+    return nn.ModuleList(PredictionHead(width, stride) for stride in extractor.strides)
 
 
 def _attend(features: Tensor, attention: Tensor) -> Tensor:

@@ -9,11 +9,14 @@ CVPR 2017).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+STEM_STRIDE = 4
 
 
 class BasicBlock(nn.Module):
@@ -72,13 +75,14 @@ class ResNet(nn.Module):
         depths: blocks in each of the four layers.
         width: channels of the stem; layer i works at `width * 2 ** (i - 1)`.
         in_channels: channels of the input.
-        strides: of the four layers. The stem has stride 4.
+        strides: of the four layers. The stem has `STEM_STRIDE`.
         dilations: of the 3 x 3 convolutions of the four layers.
         dilate_first: whether a layer's first block is dilated too. The CascadePSP weights were
             trained without, the PurNet weights with.
 
     Attributes:
         channels: channels of the five feature maps.
+        strides: their strides.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class ResNet(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(4)]
         self.channels = (width, *(w * block.expansion for w in widths))
+        self.strides = tuple(accumulate((STEM_STRIDE, *strides), mul))
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

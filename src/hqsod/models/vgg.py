@@ -17,9 +17,11 @@ class VGG16(nn.Module):
 
     Attributes:
         channels: channels of the five feature maps.
+        strides: their strides.
     """
 
     channels = (128, 256, 512, 512, 512)
+    strides = (4, 4, 8, 16, 16)
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +36,7 @@ class VGG16(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to five maps at strides 4, 4, 8, 16 and 16, finest first."""
+        """(B, 3, H, W) to five maps at `strides`, finest first."""
         maps = []
         for position, layer in enumerate(self.features):
             x = layer(x)

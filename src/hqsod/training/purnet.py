@@ -18,6 +18,7 @@ from hqsod import images, metrics
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.losses import Targets, promotion_loss, purificatory_loss, rectification_loss
+from hqsod.models import efficientnet
 from hqsod.models.purnet import PurNet, from_published, is_published
 from hqsod.training.data import Batch, Pictures
 from hqsod.training.stages import Stage
@@ -96,7 +97,9 @@ def fill(network: PurNet, state: Mapping[str, Tensor]) -> None:
     """
     if is_published(state):
         state = from_published(state)
-    if not any(name.startswith("purificatory.") for name in state):  # torchvision's, of ImageNet
+    if efficientnet.is_published(state):
+        state = efficientnet.from_published(state)
+    if not any(name.startswith("purificatory.") for name in state):  # ImageNet's
         state = {
             f"extractor.{n}": t
             for n, t in state.items()

@@ -18,11 +18,11 @@ class Network(_Settings):
     """The network that is trained.
 
     Attributes:
-        backbone: `resnet50`, `vgg16` or `light`.
+        backbone: `resnet50`, `vgg16`, `efficientnet-lite0` or `light`.
         width: channels of the decoders.
     """
 
-    backbone: Literal["resnet50", "vgg16", "light"] = "resnet50"
+    backbone: Literal["resnet50", "vgg16", "efficientnet-lite0", "light"] = "resnet50"
     width: int = Field(default=128, ge=1)
 
 
