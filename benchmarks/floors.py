@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import RESULTS, ROOT, machine, report
+from common import LIGHT_NETWORK, RESULTS, ROOT, machine, report
 from hqsod.build.refine import SIDE, crop_windows
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.compact import Compact, CompactConfig
@@ -67,7 +67,7 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
     swinir = build_swinir(published("swinir", "real_sr_L", CPU))
     with META:
         cascade = build_cascadepsp(published("cascadepsp", None, META))
-    purnet, light = build_purnet().eval(), build_purnet("light", 32).eval()
+    purnet, light = build_purnet().eval(), build_purnet(*LIGHT_NETWORK).eval()
     small, refiner = Compact(CompactConfig(features=48, blocks=6)), CompactRefiner().eval()
     return {
         "SwinIR-L, 128 x 128": (swinir, enlarge(64, 64), 4, 128**2 * 51),

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+from common import LIGHT_NETWORK
 from hqsod import weights
 from hqsod.cutout import cut_out
 from hqsod.images import encode_png, find_images, read_image
@@ -32,7 +33,7 @@ from hqsod.models.purnet import build_purnet
 from hqsod.predict import Predictor, prepare, restore
 
 SIZES = ((300, 400), (1600, 1600))
-NETWORKS = (("light", 32), ("resnet50", 128))
+NETWORKS = (LIGHT_NETWORK, ("resnet50", 128))
 ROUNDS = 5
 
 
@@ -114,7 +115,7 @@ def profile() -> None:
                     row = "  ".join(f"{name} {ms:7.1f}" for name, ms in steps.items())
                     share = around / steps["network"]
                     name = f"{backbone} {width} {precision}"
-                    print(f"{name:22} {size[0]:4} x {size[1]:4}  {row}  ms  around {share:.2f}")
+                    print(f"{name:30} {size[0]:4} x {size[1]:4}  {row}  ms  around {share:.2f}")
 
 
 if __name__ == "__main__":

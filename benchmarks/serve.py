@@ -33,7 +33,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families as parse
 from skimage import data
 
-from common import machine, report
+from common import LIGHT_NETWORK, machine, report
 from hqsod import weights
 from hqsod.models.purnet import build_purnet
 from hqsod.predict import Predictor
@@ -192,7 +192,7 @@ def main() -> None:
     share, end = (10 if quick else 1), perf_counter() + LATEST
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "light.safetensors"
-        weights.save(path, build_purnet("light", 32).state_dict(), {"network": "PurNet"})
+        weights.save(path, build_purnet(*LIGHT_NETWORK).state_dict(), {"network": "PurNet"})
         rows = [row for batch in BATCHES for row in under_load(path, batch, 96 // share, end)]
         kept = memory(path, 2000 if not quick else SOON + 40, end)
     result = {"machine": machine("fastapi", "uvicorn"), "load": rows, "memory": kept}

@@ -62,8 +62,8 @@ def test_untrained_it_returns_the_mask() -> None:
 
 def test_every_parameter_is_trained() -> None:
     torch.manual_seed(0)
-    network = CompactRefiner(WIDTHS)
-    nn.init.normal_(network.head.weight)
+    network = CompactRefiner((8, 8, 12, 12, 16))  # as many levels as the extractor has
+    nn.init.normal_(network.unet.head.weight)
     image, mask = tensors(*picture(64, 96))
     network(image, mask).square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -74,11 +74,11 @@ def test_every_parameter_is_trained() -> None:
 def test_weights_come_back_with_their_sizes() -> None:
     torch.manual_seed(1)
     network = CompactRefiner(WIDTHS).eval()
-    nn.init.normal_(network.head.weight)
+    nn.init.normal_(network.unet.head.weight)
     state = network.state_dict()
     assert is_compact_refiner(state)
     again = build_compact_refiner(state)
-    assert again.widths == WIDTHS
+    assert again.unet.widths == WIDTHS
     assert not again.training
     pair = tensors(*picture(64, 96))
     assert torch.equal(network(*pair), again(*pair))
@@ -90,7 +90,7 @@ def test_weights_of_another_network_are_refused() -> None:
     other = nn.Conv2d(3, 3, 3).state_dict()
     assert not is_compact_refiner(other)
     damaged = CompactRefiner(WIDTHS).state_dict()
-    del damaged["head.bias"]
+    del damaged["unet.head.bias"]
     for state in (other, damaged):
         with pytest.raises(WeightsError, match="compact refiner"):
             build_compact_refiner(state)

@@ -18,6 +18,7 @@ from hqsod.build.refine import load_refiner
 from hqsod.build.upscale import load_upscaler
 from hqsod.inference import DEFAULT
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
+from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import luma_psnr
 
 ROOT = Path(__file__).parents[1]
@@ -41,11 +42,13 @@ def pair(name: str, side: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_what_the_jobs_use_comes_with_hqsod() -> None:
     recipe = RECIPES["preview"]
+    started = read_recipe("refiner"), read_recipe("quick").stage1
     assert {file.name for file in SHIPPED} == {
         recipe.upscaler,
         recipe.refiner,
         recipe.predictor,
         DEFAULT,
+        *(training.start for training in started),
     }
 
 

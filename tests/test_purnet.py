@@ -83,8 +83,9 @@ def test_conversion_keeps_every_tensor() -> None:
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 64), (75, 130)])
-def test_any_size_goes_through(size: tuple[int, int]) -> None:
-    network = build_purnet("light", width=16).eval()
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "light"])
+def test_any_size_goes_through(backbone: str, size: tuple[int, int]) -> None:
+    network = build_purnet(backbone, width=16).eval()
     image = torch.rand(1, 3, *size)
     with torch.inference_mode():
         saliency, side = network(image), network.side_outputs(image)
@@ -107,6 +108,30 @@ def test_folding_changes_nothing_and_the_build_follows_from_the_shapes(
         torch.testing.assert_close(again(image), wanted)
         torch.testing.assert_close(fold(again)(image), wanted, rtol=1e-3, atol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in again.modules())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean", "std"),
+    [
+        ("efficientnet-lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("light", (0.4923, 0.4634, 0.3974), (0.2737, 0.2659, 0.2836)),
+    ],
+)
+def test_pictures_reach_an_extractor_as_it_was_trained(
+    backbone: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    network = load_purnet(build_purnet(backbone, width=8).state_dict())
+    seen: list[Tensor] = []
+    network.extractor.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        network(image)
+        network.side_outputs(image)
+    for given in seen:
+        for channel in range(3):
+            wanted = (image[:, channel] - mean[channel]) / std[channel]
+            torch.testing.assert_close(given[:, channel], wanted)
+    assert len(seen) == 2
 
 
 def test_every_parameter_gets_a_gradient() -> None:

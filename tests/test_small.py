@@ -117,7 +117,7 @@ def test_a_mask_that_is_nearly_right_is_left_alone(side: int, shift: int, mended
 def test_a_picture_and_its_mirror_image_are_refined_alike() -> None:
     torch.manual_seed(0)
     network = CompactRefiner((8, 12, 16))
-    torch.nn.init.normal_(network.head.weight)  # what an untrained one says is nothing
+    torch.nn.init.normal_(network.unet.head.weight)  # what an untrained one says is nothing
     refiner = small_refiner(network, 400)
     image, mask = random_picture((64, 64, 3), 1), scene(64, 64)[1]
     refined = refiner(image, mask)

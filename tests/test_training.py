@@ -541,6 +541,15 @@ def test_a_stage_starts_from_the_one_before_or_from_imagenet() -> None:
         fill(third, shipped)
 
 
+def test_a_start_of_another_backbone_says_what_to_set(tmp_path: Path) -> None:
+    recipe = read_recipe("quick", ["network.backbone=light"])
+    plan = Plan(data=tmp_path, recipe=recipe, device="cpu", precision="float32")
+    with pytest.raises(
+        WeightsError, match=r"stage1\.start = efficientnet-lite0.*network\.backbone"
+    ):
+        train(plan, tmp_path / "run")
+
+
 # The whole job
 
 

@@ -11,7 +11,7 @@ import torch
 
 from hqsod import weights
 from hqsod.datasets import find_pairs
-from hqsod.errors import InputError, WeightsError
+from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
 from hqsod.training.job import Plan, train
 from hqsod.training.perturbation import iou
@@ -104,6 +104,19 @@ def test_the_loss_is_least_for_the_truth() -> None:
         assert sure[name] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_contour_counts_for_itself() -> None:
+    truth = torch.zeros(1, 1, 16, 16)
+    truth[..., 4:12, 4:12] = 1
+    right = 8 * (2 * truth - 1)
+    on_contour, far_away = right.clone(), right.clone()
+    on_contour[..., 4, 4:12] *= -1
+    far_away[..., 0, 4:12] *= -1
+    terms = [refinement_loss(logits, truth)["contour"] for logits in (right, far_away, on_contour)]
+    assert terms[0] == terms[1] < 0.01
+    # 8 of 60 pixels on either side of the contour are wrong by a logit of 8.
+    assert terms[2].item() == pytest.approx(8 * 8 / 60, rel=0.01)
+
+
 def test_untrained_it_changes_nothing(folder: Path) -> None:
     pairs = find_pairs(folder)
     task = RefinerTask(CompactRefiner((8, 12, 16)), DamagedMasks(pairs, Damage()), pairs)
@@ -134,8 +147,34 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     begun, _ = again.prepare(Sources(folder))
     for name, tensor in network.state_dict().items():
         assert torch.equal(begun.network.state_dict()[name], tensor)
-    with pytest.raises(WeightsError, match="widths"):
+    extractor = weights.load(weights.resolve(recipe.start))
+    for name, tensor in extractor.items():  # it has no rate, so it stays as it was
+        assert torch.equal(network.extractor.state_dict()[name], tensor.float())
+    with pytest.raises(WeightsError, match="of widths"):
         again.model_copy(update={"widths": (8, 16)}).prepare(Sources(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("start=random", "a rate for the extractor"),
+        ("damage.crop=200", "multiple of 32"),
+        ("widths=[8, 8, 8, 8, 8, 8]", "multiple of 64"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_in_a_line(change: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as refusal:
+        read_recipe("refiner", [change])
+    assert len(str(refusal.value)) < 200
+    rates = "loop.rates={refiner=1e-3, extractor=1e-3}"
+    assert isinstance(read_recipe("refiner", ["start=random", rates]), RefinerRecipe)
+
+
+def test_weights_of_another_network_are_refused_in_a_line(folder: Path) -> None:
+    recipe = read_recipe("refiner", ["start=purnet-light"])
+    with pytest.raises(WeightsError, match=r"start purnet-light.*or efficientnet-lite0") as refusal:
+        recipe.prepare(Sources(folder))
+    assert len(str(refusal.value)) < 400
 
 
 def test_a_folder_without_usable_pairs_is_refused(tmp_path: Path) -> None:

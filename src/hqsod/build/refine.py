@@ -23,7 +23,7 @@ from hqsod import weights
 from hqsod.build.guided import guided_filter
 from hqsod.build.small import SmallRefiner
 from hqsod.devices import is_out_of_memory
-from hqsod.errors import InputError, SettingsError
+from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
 from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
@@ -89,7 +89,15 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
     digest, state = weights.sha256(path), weights.load(path)
     if is_compact_refiner(state):
         return SmallRefiner(name, digest, build_compact_refiner(state), device, precision)
-    return CascadeRefiner(name, digest, prepare(build_cascadepsp(state), device, precision))
+    try:
+        network = build_cascadepsp(state)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{name}: {error.got}",
+            "CascadePSP's weights, or a compact refiner's of this version of hqsod",
+            "hqsod train PAIRS --recipe refiner makes the latter",
+        ) from error
+    return CascadeRefiner(name, digest, prepare(network, device, precision))
 
 
 def prepare(network: CascadePSP, device: torch.device, precision: torch.dtype) -> CascadePSP:

@@ -2,6 +2,7 @@
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
 in the Lite form of its authors: no squeeze and excitation, ReLU6. The classifier is left out.
+Differs for odd sides: TensorFlow moves its windows by a pixel there, here they stay.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from hqsod.errors import WeightsError
 
-MEAN = STD = (0.5, 0.5, 0.5)  # what the published weights expect
+MEAN = STD = 0.5  # of each channel of a picture in [0, 1], for the published weights
 
 
 class _Stage(NamedTuple):
@@ -95,33 +96,23 @@ class Block(nn.Sequential):
         return y + x if self.has_shortcut else y
 
 
-class SameConv2d(nn.Conv2d):
-    """A strided convolution that pads as TensorFlow does: more on the right and below."""
+class StridedConv2d(nn.Conv2d):
+    """A convolution of stride 2 whose windows start as TensorFlow's over even sides do."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
-        borders: list[int] = []
-        for side, kernel, stride in zip(
-            reversed(x.shape[2:]), self.kernel_size, self.stride, strict=True
-        ):
-            border = max(0, kernel - (stride if side % stride == 0 else side % stride))
-            borders += [border // 2, border - border // 2]
-        return super().forward(F.pad(x, borders))
+        """(B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""
+        before, after = self.kernel_size[0] // 2 - 1, self.kernel_size[0] // 2 + 1
+        return super().forward(F.pad(x, (before, after, before, after)))
 
 
 def _convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    build, padding = (nn.Conv2d, kernel // 2) if stride == 1 else (SameConv2d, 0)
+    build, padding = (nn.Conv2d, kernel // 2) if stride == 1 else (StridedConv2d, 0)
     return [
         build(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
         nn.BatchNorm2d(outputs, eps=_EPSILON),
     ]
-
-
-def is_published(state: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors carry the names of the published EfficientNet-Lite0."""
-    return "_conv_stem.weight" in state
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

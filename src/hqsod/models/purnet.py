@@ -43,14 +43,16 @@ class Backbone(NamedTuple):
     """How an extractor is built, and what it wants pictures brought to: (image - mean) / std."""
 
     build: Callable[[], Extractor]
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
 
 
 BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(lambda: ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 2, 4))),
     "vgg16": Backbone(VGG16),
-    "efficientnet-lite0": Backbone(EfficientNetLite, efficientnet.MEAN, efficientnet.STD),
+    "efficientnet-lite0": Backbone(
+        EfficientNetLite, (efficientnet.MEAN,) * 3, (efficientnet.STD,) * 3
+    ),
     "light": Backbone(
         lambda: ResNet(
             block=BasicBlock,
@@ -126,29 +128,36 @@ class PurNet(nn.Module):
     """The network of the paper.
 
     Args:
-        backbone: see there; its extractor brings (B, 3, H, W) to five maps, finest first, with
-            `channels` channels at `strides`.
+        extractor: (B, 3, H, W) to five maps, finest first, with its `channels` at its `strides`.
         width: channels of the decoders.
         attention: whether the promotion and rectification subnetworks take part; not in stage 1.
+        mean, std: what the extractor wants pictures brought to, for each channel.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, width: int, attention: bool) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        width: int,
+        attention: bool,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
         super().__init__()
-        self.extractor = extractor = backbone.build()
+        self.extractor = extractor
         self.purificatory = Purificatory(extractor, width, attention)
         self.promotion = Subnetwork(extractor, width) if attention else None
         self.rectification = Rectification(extractor, width) if attention else None
-        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
+        for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Saliency map, computing only what it needs.
 
         Args:
-            image: (B, 3, H, W) RGB in [0, 1], any size; trained at 320 x 320.
+            image: (B, 3, H, W) RGB in [0, 1], any size; the paper's is 320 x 320.
 
         Returns:
             (B, 1, H, W) float32 probabilities.
@@ -211,7 +220,11 @@ def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool =
     """
     if backbone not in BACKBONES:
         raise SettingsError(f"backbone {backbone!r}", "one of " + ", ".join(BACKBONES))
-    return PurNet(BACKBONES[backbone], width, attention)
+    return _assemble(BACKBONES[backbone], width, attention)
+
+
+def _assemble(backbone: Backbone, width: int, attention: bool) -> PurNet:
+    return PurNet(backbone.build(), width, attention, backbone.mean, backbone.std)
 
 
 def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
@@ -225,14 +238,16 @@ def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
     """
     state = from_published(state) if is_published(state) else state
     try:
-        laterals = [state[f"purificatory.decoder.lateral.{i}.0.weight"] for i in range(5)]
+        laterals = [state[f"purificatory.decoder.lateral.{i}.0.weight"] for i in range(LEVELS)]
     except KeyError as error:
         raise WeightsError(f"weights without {error}", "those of a PurNet") from None
     channels = tuple(weight.shape[1] for weight in laterals)
     attention = any(name.startswith("promotion.") for name in state)
     for backbone in BACKBONES.values():
-        if backbone.build().channels == channels:
-            network = PurNet(backbone, laterals[0].shape[0], attention)
+        with torch.device("meta"):  # only its numbers are looked at
+            extractor = backbone.build()
+        if extractor.channels == channels:
+            network = _assemble(backbone, laterals[0].shape[0], attention)
             return _filled(network, state).eval()
     raise WeightsError(f"a backbone with channels {channels}", "one of " + ", ".join(BACKBONES))
 

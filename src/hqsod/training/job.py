@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hqsod import weights
 from hqsod.devices import choose_device, choose_precision
-from hqsod.errors import SettingsError, TrainingError
+from hqsod.errors import SettingsError, TrainingError, WeightsError
 from hqsod.images import write_bytes
 from hqsod.models.purnet import PurNet, build_purnet
 from hqsod.training import loop
@@ -231,7 +231,14 @@ def _start(recipe: Recipe, name: str, out: Path) -> PurNet:
             )
     else:
         source = weights.resolve(stage.start)
-    fill(network, weights.load(source))
+    try:
+        fill(network, weights.load(source))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{name}.start = {stage.start}: {error.got}",
+            f"weights of {recipe.network.backbone} or of PurNet with it",
+            f"set {name}.start to such weights or to random, or network.backbone to theirs",
+        ) from None
     return network
 
 

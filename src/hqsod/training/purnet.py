@@ -18,7 +18,6 @@ from hqsod import images, metrics
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.losses import Targets, promotion_loss, purificatory_loss, rectification_loss
-from hqsod.models import efficientnet
 from hqsod.models.purnet import PurNet, from_published, is_published
 from hqsod.training.data import Batch, Pictures
 from hqsod.training.stages import Stage
@@ -97,8 +96,6 @@ def fill(network: PurNet, state: Mapping[str, Tensor]) -> None:
     """
     if is_published(state):
         state = from_published(state)
-    if efficientnet.is_published(state):
-        state = efficientnet.from_published(state)
     if not any(name.startswith("purificatory.") for name in state):  # ImageNet's
         state = {
             f"extractor.{n}": t

@@ -53,7 +53,8 @@ def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:
         if first["type"] == "missing":
             raise SettingsError(f"recipe {source}: no {key}", "a value for it") from None
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise SettingsError(f"recipe {source}: {key} = {first['input']!r}", expected) from None
+        got = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
+        raise SettingsError(f"recipe {source}: {got}", expected) from None
 
 
 def _kind(source: str, values: dict[str, Any]) -> type[AnyRecipe]:

@@ -2,8 +2,8 @@
 
 The idea is that of Cheng et al., "CascadePSP", CVPR 2020. Differs in the damage (see
 `perturbation`) and in the loss: cross-entropy, which weighs more near the contour (Wei et al.,
-"F3Net", AAAI 2020), and a soft IoU, which gives small objects the weight of large ones; that
-paper's other terms did not help here (docs/experiments.md).
+"F3Net", AAAI 2020), once more on the contour alone, and a soft IoU, which gives small objects the
+weight of large ones; that paper's other terms did not help here (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import images, metrics, weights
@@ -28,7 +28,13 @@ from hqsod.datasets import find_pairs
 from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
 from hqsod.losses import iou_loss
-from hqsod.models.compact_refiner import WIDTHS, CompactRefiner, build_compact_refiner
+from hqsod.models.compact_refiner import (
+    GROUP,
+    WIDTHS,
+    CompactRefiner,
+    first_reason,
+    is_compact_refiner,
+)
 from hqsod.training.data import Arrays, Batch, recolour
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
@@ -78,7 +84,8 @@ class RefinerRecipe(BaseModel):
     Attributes:
         task: says that it is one.
         widths: see `CompactRefiner`.
-        start: `random`, or the weights it begins with, by name or path.
+        start: `random`, or the weights it begins with, by name or path: of a compact refiner, or of
+            its extractor alone.
         holdout: share of the pairs kept for validation where no others are named.
         damage: see `Damage`.
         loop: see `LoopSettings`.
@@ -88,10 +95,21 @@ class RefinerRecipe(BaseModel):
 
     task: Literal["refiner"]
     widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
-    start: str = "random"
+    start: str = "efficientnet-lite0"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     damage: Damage = Damage()
     loop: LoopSettings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RefinerRecipe:
+        stride = GROUP << (len(self.widths) - 1)
+        if self.damage.crop % stride:
+            raise ValueError(
+                f"damage.crop a multiple of {stride}, the stride of {len(self.widths)} widths"
+            )
+        if self.start == "random" and "extractor" not in self.loop.rates:
+            raise ValueError("a rate for the extractor, which would stay random for ever")
+        return self
 
     def prepare(self, sources: Sources) -> Prepared:
         """Find the pairs, hold some of them out, and draw the first weights.
@@ -114,12 +132,22 @@ class RefinerRecipe(BaseModel):
     def _network(self) -> CompactRefiner:
         """The network before the first step."""
         torch.manual_seed(self.loop.seed)
-        if self.start == "random":
-            return CompactRefiner(self.widths)
-        network = build_compact_refiner(weights.load(weights.resolve(self.start)))
-        if network.widths != self.widths:
-            raise WeightsError(f"{self.start}: widths {network.widths}", f"{self.widths}")
+        network = CompactRefiner(self.widths)
+        if self.start != "random":
+            self._fill(network)
         return network
+
+    def _fill(self, network: CompactRefiner) -> None:
+        """Start from weights: of a compact refiner, or of its extractor alone."""
+        state = weights.load(weights.resolve(self.start))
+        part: nn.Module = network if is_compact_refiner(state) else network.extractor
+        try:
+            part.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"start {self.start}: weights that do not fit ({first_reason(error)})",
+                f"a compact refiner's of widths {self.widths}, or efficientnet-lite0",
+            ) from None
 
 
 def _find_usable(
@@ -225,14 +253,28 @@ def refinement_loss(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
         truth: (B, 1, H, W) float32, 0 or 1.
 
     Returns:
-        `cross_entropy`, weighted, and `iou`, see `iou_loss`.
+        `cross_entropy`, weighted; `contour`, that of the pixels on the contour alone, which
+        boundary accuracy counts in pictures of this size; `iou`, see `iou_loss`.
     """
     around = F.avg_pool2d(truth, NEAR, 1, NEAR // 2, count_include_pad=False)
     weight = 1 + NEAR_WEIGHT * (around - truth).abs()
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    contour = _contour(truth)
     return {
-        "cross_entropy": F.binary_cross_entropy_with_logits(logits, truth, weight) / weight.mean(),
+        "cross_entropy": (entropy * weight).sum() / weight.sum(),
+        "contour": (entropy * contour).sum() / contour.sum().clamp_min(1),
         "iou": iou_loss(logits, truth),
     }
+
+
+def _contour(truth: Tensor) -> Tensor:
+    """1 where a pixel beside, above or below is on the other side, else 0; the same shape."""
+    differ = [
+        F.max_pool2d(side, kernel, 1, [k // 2 for k in kernel]) != side
+        for side in (truth, -truth)
+        for kernel in ((3, 1), (1, 3))
+    ]
+    return torch.stack(differ).any(0).float()
 
 
 class Case(NamedTuple):
@@ -291,14 +333,17 @@ class RefinerTask:
         held_out: Sequence[Pair],
     ) -> None:
         self.network, self.data, self.held_out = network, data, held_out
-        self.parts: Mapping[str, nn.Module] = {"refiner": network}
+        self.parts: Mapping[str, nn.Module] = {
+            "extractor": network.extractor,
+            "refiner": network.unet,
+        }
         self.metadata: Mapping[str, str] = {"network": "compact refiner"}
 
     def objectives(self, batch: Batch) -> list[Objective]:
         """One loss for all of it."""
         image, mask, truth = (batch[name].float() / 255 for name in ("image", "mask", "truth"))
         logits = self.network(image, mask)
-        return [Objective(refinement_loss(logits, truth), ("refiner",))]
+        return [Objective(refinement_loss(logits, truth), ("extractor", "refiner"))]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """How much of the damage is gone, on average, and how often it grew."""

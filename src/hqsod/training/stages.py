@@ -51,7 +51,7 @@ class Data(_Settings):
     """What pictures are brought to before they are shown.
 
     Attributes:
-        size: height and width in pixels, a multiple of 16 for speed, not by need.
+        size: height and width in pixels, a multiple of 32 for speed, not by need.
         superpixels: how many SLIC is asked for, where a data set brings none of its own.
         holdout: share of the pictures kept for validation where no other set is named.
     """
