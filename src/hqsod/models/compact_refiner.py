@@ -26,6 +26,7 @@ from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
 FIRST_SEEN = 1  # the extractor's maps from here on have the strides of the levels: 4, 8, 16, 32
+DECIDED = 3.0  # times the logits: damaged masks leave more doubt in training than in use
 TRUST = 2.0  # logit of a mask that is certain
 CELL = 4  # groups of pixels: local colours are gathered in cells of this side
 REACHES = (3, 7, 15)  # sides in cells of the windows they are gathered from, each passed twice
@@ -202,7 +203,8 @@ def _convolution(
 def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     """Refine one mask, at the size it has; the network is applied under the caller's autocast.
 
-    The result is the mean of what the network says of the picture and of its mirror image.
+    The result is the mean of what the network says of the picture and of its mirror image, made
+    as decided as masks are.
 
     Args:
         network: in eval mode.
@@ -220,8 +222,9 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     layers = (F.pad(layer, border) for layer in (picture, binary))
     both = (torch.cat([layer, layer.flip(3)]) for layer in layers)
     with torch.inference_mode():
-        seen, mirrored = network(*both).sigmoid()[:, 0]
-        saliency = ((seen + mirrored.flip(1)) / 2)[:height, :width]
+        seen, mirrored = network(*both)[:, 0]
+        logits = (seen + mirrored.flip(1))[:height, :width] / 2
+        saliency = (DECIDED * logits).sigmoid()
         return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())
 
 
