@@ -74,7 +74,7 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
         "SwinIR-L, 400 x 300": (swinir, enlarge(64, 64), 300 * 400 / 64**2, 300 * 400 * 51),
         f"CascadePSP, {CANVAS} x {CANVAS}, every crop": (cascade, crop, crops, CANVAS**2 * 5),
         "PurNet, 320 x 320": (purnet, enlarge(320, 320), 1, 320 * 320 * 4),
-        "PurNet light, 192 x 192": (light, enlarge(192, 192), 1, 192 * 192 * 4),
+        "purnet-light, 256 x 256": (light, enlarge(256, 256), 1, 256 * 256 * 4),
         "hqsod-x4-small, 400 x 300": (small, enlarge(300, 400), 1, 300 * 400 * 51),
         "hqsod-refiner-small, 400 x 300": (refiner, mend, 1, 300 * 400 * 5),
     }

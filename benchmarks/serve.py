@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/serve.py [--quick]
 
-`hqsod serve` runs as users start it, in a second process; the clients are threads of this one, each
-with a connection it keeps, on 127.0.0.1. The floor is the network alone, in batches as large as the
-service's, run just before and just after each load. Where other programs take the processor, the
-ratio in processor time is the one to read. Fresh weights take as long as trained ones. Loads are
-bounded in requests and in time.
+`hqsod serve` runs as users start it, with purnet-light, in a second process; the clients are
+threads of this one, each with a connection it keeps, on 127.0.0.1. The floor is the network alone,
+in batches as large as the service's, run just before and just after each load. Where other
+programs take the processor, the ratio in processor time is the one to read. Loads are bounded in
+requests and in time.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median, quantiles
 from time import perf_counter, process_time
 
@@ -33,9 +31,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families as parse
 from skimage import data
 
-from common import LIGHT_NETWORK, machine, report
-from hqsod import weights
-from hqsod.models.purnet import build_purnet
+from common import machine, report
 from hqsod.predict import Predictor
 
 CLIENTS = (1, 8, 32)
@@ -77,11 +73,11 @@ def photographs() -> list[bytes]:
 
 
 @contextmanager
-def service(path: Path, *options: str) -> Iterator[int]:
+def service(*options: str) -> Iterator[int]:
     """The port of a service."""
     command = [sys.executable, "-m", "hqsod", "serve", "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--weights", str(path), *options],
+        [*command, *options],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -141,10 +137,10 @@ def metrics(port: int) -> dict[str, float]:
     return figures
 
 
-def under_load(path: Path, batch: int, requests: int, end: float) -> list[dict[str, object]]:
+def under_load(batch: int, requests: int, end: float) -> list[dict[str, object]]:
     """Figures for each number of clients."""
-    predictor, rows = Predictor(path), []
-    with service(path, "--batch", str(batch)) as port:
+    predictor, rows = Predictor(), []
+    with service("--batch", str(batch)) as port:
         for clients in CLIENTS:
             load(port, clients, clients, ["/saliency"], end)
             alone, before = floor(predictor, batch), metrics(port)
@@ -165,13 +161,13 @@ def under_load(path: Path, batch: int, requests: int, end: float) -> list[dict[s
     return rows
 
 
-def memory(path: Path, requests: int, end: float) -> dict[str, object]:
+def memory(requests: int, end: float) -> dict[str, object]:
     """Megabytes in memory after some requests and after all, maps and cut-outs by turns.
 
     The network sees 64 x 64, so that this many requests take minutes; the pictures stay as large.
     """
     name, paths = "process_resident_memory_bytes", ["/saliency", "/cutout"]
-    with service(path, "--size", "64") as port:
+    with service("--size", "64") as port:
         first = load(port, 8, SOON, paths, end)
         soon = metrics(port)[name] / 1e6
         rest = load(port, 8, requests - SOON, paths, end)
@@ -190,11 +186,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of it, written nowhere")
     quick = parser.parse_args().quick
     share, end = (10 if quick else 1), perf_counter() + LATEST
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "light.safetensors"
-        weights.save(path, build_purnet(*LIGHT_NETWORK).state_dict(), {"network": "PurNet"})
-        rows = [row for batch in BATCHES for row in under_load(path, batch, 96 // share, end)]
-        kept = memory(path, 2000 if not quick else SOON + 40, end)
+    rows = [row for batch in BATCHES for row in under_load(batch, 96 // share, end)]
+    kept = memory(2000 if not quick else SOON + 40, end)
     result = {"machine": machine("fastapi", "uvicorn"), "load": rows, "memory": kept}
     report("serve", result, write=not quick)
 

@@ -73,8 +73,8 @@ FIGURES = {
             "prediction_iou",
             "overlap with the network's own prediction",
             high_is_bad=False,
-            warn=0.7,
-            bad=0.45,
+            warn=0.8,
+            bad=0.6,
             words=(
                 "A network sees the same object",
                 "A network sees a somewhat different object",
