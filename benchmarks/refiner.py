@@ -28,9 +28,10 @@ from hqsod import images
 from hqsod.build.refine import Refiner, load_refiner
 from hqsod.datasets import find_pairs
 from hqsod.devices import choose_precision
+from hqsod.training.damaged import Case, held_out_cases
 from hqsod.training.perturbation import iou, to_binary
 from hqsod.training.recipes import read_recipe
-from hqsod.training.refiner import Case, RefinerRecipe, boundary_accuracy, held_out_cases
+from hqsod.training.refiner import RefinerRecipe, boundary_accuracy
 from hqsod.training.store import draw
 from hqsod.types import Pair
 

@@ -13,18 +13,11 @@ from hqsod import weights
 from hqsod.datasets import find_pairs
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
+from hqsod.training.damaged import TARGET, Damage, DamagedMasks, held_out_cases
 from hqsod.training.job import Plan, train
 from hqsod.training.perturbation import iou
 from hqsod.training.recipes import read_recipe
-from hqsod.training.refiner import (
-    TARGET,
-    Damage,
-    DamagedMasks,
-    RefinerRecipe,
-    RefinerTask,
-    held_out_cases,
-    refinement_loss,
-)
+from hqsod.training.refiner import RefinerRecipe, RefinerTask, refinement_loss
 from hqsod.training.task import Sources
 
 from .conftest import save

@@ -1,4 +1,4 @@
-"""The compact refiner as a task: damaged masks, what the network is told, how good it is.
+"""The compact refiner as a task: its recipe, what the network is told, how good it is.
 
 The idea is that of Cheng et al., "CascadePSP", CVPR 2020. Differs in the damage (see
 `perturbation`) and in the loss: cross-entropy, which weighs more near the contour (Wei et al.,
@@ -8,13 +8,11 @@ weight of large ones; that paper's other terms did not help here (docs/experimen
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,47 +33,18 @@ from hqsod.models.compact_refiner import (
     first_reason,
     is_compact_refiner,
 )
-from hqsod.training.data import Arrays, Batch, recolour
-from hqsod.training.degradation import compress
-from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
-from hqsod.training.stages import LoopSettings, Rate
+from hqsod.training.damaged import Case, Damage, DamagedMasks, held_out_cases
+from hqsod.training.data import Batch
+from hqsod.training.perturbation import iou, to_binary
+from hqsod.training.stages import LoopSettings
 from hqsod.training.store import draw
 from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
-from hqsod.types import Pair, Placement
+from hqsod.types import Pair
 
-REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
-FACTOR = 4  # how many times smaller the masks of the held-out pictures were
-TARGET = (0.85, 0.95)  # their IoU after the damage
 NEAR = 9  # side of the window that says how near the contour a pixel is
 NEAR_WEIGHT = 8.0  # a pixel on it counts half of this more than one far away
 _SHOWN = 8  # pictures on a sheet
 _TILE = 200  # pixels
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Damage(BaseModel):
-    """How masks are damaged, and pictures changed, each time they are shown.
-
-    Attributes:
-        crop: side of the square crops in pixels.
-        factors: how many times smaller a mask was, each as likely; 1 leaves it as it is.
-        intact: share of the masks that are enlarged only.
-        iou: lowest and highest target of the others.
-        zoom: smallest and largest factor by which picture and mask are resized before the crop.
-        colour: largest change of brightness, contrast and saturation, as a share.
-        degraded: share of the pictures that are blurred, and share that are compressed again.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    crop: int = Field(default=160, ge=32)
-    factors: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 4, 4, 4)
-    intact: Share = 0.25
-    iou: tuple[Share, Share] = (0.8, 1.0)
-    zoom: tuple[Rate, Rate] = (1.0, 1.0)
-    colour: float = Field(default=0.25, ge=0, lt=1)
-    degraded: Share = 0.25
 
 
 class RefinerRecipe(BaseModel):
@@ -168,83 +137,6 @@ def _find_usable(
     return usable, rejected
 
 
-class DamagedMasks:
-    """Crops of pictures with a damaged mask and the true one: a `Dataset`.
-
-    Args:
-        pairs: photographs and masks.
-        damage: see there.
-    """
-
-    def __init__(self, pairs: Sequence[Pair], damage: Damage) -> None:
-        self.pairs, self.damage = pairs, damage
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def name(self, index: int) -> str:
-        """The picture's stem."""
-        return self.pairs[index].stem
-
-    def sample(self, index: int, random: np.random.Generator) -> Arrays:
-        """`image` (crop, crop, 3), `mask` and `truth` (crop, crop, 1), uint8."""
-        pair = self.pairs[index]
-        truth = to_binary(images.read_mask(pair.mask))
-        mask = self._damaged(truth, random)
-        image, mask, truth = _crop(
-            [images.read_image(pair.image), mask, truth], self.damage, random
-        )
-        if random.random() < 0.5:
-            image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
-        image = self._worn(recolour(image, self.damage.colour, random), random)
-        mask, truth = to_binary(mask), to_binary(truth)  # the zoom left grey edges
-        return {"image": image, "mask": mask[..., None], "truth": truth[..., None]}
-
-    def _damaged(self, truth: Array, random: np.random.Generator) -> Array:
-        method = REDUCTIONS[random.integers(len(REDUCTIONS))]
-        mask = enlarge(truth, int(random.choice(self.damage.factors)), method)
-        if random.random() < self.damage.intact:
-            return mask
-        return perturb(mask, truth, random.uniform(*self.damage.iou), random)
-
-    def _worn(self, image: Array, random: np.random.Generator) -> Array:
-        if random.random() < self.damage.degraded:
-            image = np.asarray(cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 1.6)), np.uint8)
-        if random.random() < self.damage.degraded:
-            image = compress(image, int(random.integers(40, 96)))
-        return image
-
-
-def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) -> list[Array]:
-    """One square of picture, mask and truth, resized; black beyond the border."""
-    zoom = float(np.exp(random.uniform(*np.log(damage.zoom))))
-    reach = int(np.ceil(damage.crop / zoom))
-    middle = _middle(layers[1], random)
-    window = tuple(
-        slice(
-            start := int(np.clip(at - random.integers(reach), 0, max(0, side - reach))),
-            start + reach,
-        )
-        for at, side in zip(middle, layers[-1].shape, strict=True)
-    )
-    method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-    pieces = []
-    for layer in layers:
-        height, width = (max(1, min(damage.crop, round(s * zoom))) for s in layer[window].shape[:2])
-        piece = cv2.resize(layer[window], (width, height), interpolation=method)
-        place = Placement.centred((height, width), (damage.crop, damage.crop))
-        pieces.append(images.pad(np.asarray(piece, np.uint8), place))
-    return pieces
-
-
-def _middle(mask: Array, random: np.random.Generator) -> tuple[int, int]:
-    """(row, column) of a pixel on the contour, or any where there is none."""
-    found = np.flatnonzero(cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)))
-    place = found[random.integers(len(found))] if len(found) else random.integers(mask.size)
-    row, column = divmod(int(place), mask.shape[1])
-    return row, column
-
-
 def refinement_loss(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """What the refiner is told.
 
@@ -275,41 +167,6 @@ def _contour(truth: Tensor) -> Tensor:
         for kernel in ((3, 1), (1, 3))
     ]
     return torch.stack(differ).any(0).float()
-
-
-class Case(NamedTuple):
-    """A held-out picture with a damaged mask.
-
-    Attributes:
-        stem: the picture's name.
-        image: (H, W, 3) uint8.
-        mask: (H, W) uint8, 0 or 255: damaged.
-        truth: (H, W) uint8, 0 or 255.
-    """
-
-    stem: str
-    image: Array
-    mask: Array
-    truth: Array
-
-
-def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[Case]:
-    """Pictures with masks that were `FACTOR` times smaller, and damaged to an IoU in `TARGET`.
-
-    The damage follows from the picture's name alone.
-
-    Args:
-        pairs: photographs and masks.
-        intact: leave out the damage; the masks are only enlarged.
-    """
-    for pair in pairs:
-        truth = to_binary(images.read_mask(pair.mask))
-        mask = enlarge(truth, FACTOR)
-        if not intact:
-            digest = hashlib.sha256(pair.stem.encode()).digest()
-            random = np.random.default_rng(list(digest))
-            mask = perturb(mask, truth, random.uniform(*TARGET), random)
-        yield Case(pair.stem, images.read_image(pair.image), mask, truth)
 
 
 def boundary_accuracy(mask: Array, truth: Array) -> float:
