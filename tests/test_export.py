@@ -130,3 +130,12 @@ def test_without_the_packages_the_extra_is_named(
 def test_a_device_that_is_none_is_refused(exported: tuple[Path, str]) -> None:
     with pytest.raises(SettingsError, match="cuda:N"):
         inference.open_onnx(exported[0], "gpu")
+
+
+def test_the_network_that_ships_can_be_exported(tmp_path: Path) -> None:
+    file = tmp_path / "light.onnx"
+    check = export.export_onnx(inference.DEFAULT, file)
+    assert check.difference < 1e-4
+    photo = inputs.photo("chelsea")
+    wanted = Predictor(precision="float32")(photo)
+    np.testing.assert_allclose(Predictor(file)(photo), wanted, atol=1e-3)
