@@ -26,7 +26,7 @@ from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
 FIRST_SEEN = 1  # the extractor's maps from here on have the strides of the levels: 4, 8, 16, 32
-DECIDED = 3.0  # times the logits: damaged masks leave more doubt in training than in use
+DECIDED = 3.0  # times the logits, which are fainter than masks are (docs/experiments.md)
 TRUST = 2.0  # logit of a mask that is certain
 CELL = 4  # groups of pixels: local colours are gathered in cells of this side
 REACHES = (3, 7, 15)  # sides in cells of the windows they are gathered from, each passed twice
