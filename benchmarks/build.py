@@ -19,12 +19,12 @@ from time import perf_counter
 import torch
 
 from common import ROOT, machine, report
-from hqsod.build.engines import load_engine
-from hqsod.build.pipeline import build
-from hqsod.build.recipes import RECIPES
-from hqsod.datasets import find_pairs
-from hqsod.devices import choose_precision
-from hqsod.manifest import Manifest
+from hqsod.building.engines import load_engine
+from hqsod.building.pipeline import build
+from hqsod.building.recipes import RECIPES
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import Manifest
+from hqsod.inference.devices import choose_precision
 
 sys.path.insert(0, str(ROOT / "demo"))
 import make_pairs

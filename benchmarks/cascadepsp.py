@@ -26,8 +26,8 @@ from PIL import Image
 from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
-from hqsod.build import refine
 from hqsod.images import Array
+from hqsod.inference.refiner import MEAN, SIDE, STD, CascadeRefiner, prepare
 from hqsod.models.cascadepsp import build_cascadepsp
 from peers import import_peer
 from tests.golden import deterministic, inputs
@@ -82,12 +82,12 @@ def _processor() -> float:
 
 @torch.inference_mode()
 def crop_passes(
-    peer: object, ours: dict[str, refine.CascadeRefiner], side: int
+    peer: object, ours: dict[str, CascadeRefiner], side: int
 ) -> dict[str, Callable[[], Tensor]]:
     """One crop of the local step, for each of the variants, on the same inputs."""
     safe_forward = import_peer("segmentation_refinement.eval_helper").safe_forward
     image, mask = canvas(side)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (refine.MEAN, refine.STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     picture = ((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None]
     signed = torch.from_numpy(mask / np.float32(127.5) - 1)[None, None]
     layers = picture, signed, signed * 0.9
@@ -102,9 +102,7 @@ def run(side: int, crop: int, turns: int) -> dict[str, object]:
     peer = load_peer(state)
     cpu = torch.device("cpu")
     ours = {
-        name: refine.CascadeRefiner(
-            name, "", refine.prepare(build_cascadepsp(state), cpu, dtype), crop
-        )
+        name: CascadeRefiner(name, "", prepare(build_cascadepsp(state), cpu, dtype), crop)
         for name, dtype in OURS.items()
     }
     image, mask = canvas(side)
@@ -138,7 +136,7 @@ def run(side: int, crop: int, turns: int) -> dict[str, object]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--canvas", type=int, default=1600)
-    parser.add_argument("--side", type=int, default=refine.SIDE)
+    parser.add_argument("--side", type=int, default=SIDE)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--print-only", action="store_true")
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import LIGHT_NETWORK, RESULTS, ROOT, machine, report
-from hqsod.build.refine import SIDE, crop_windows
+from hqsod.inference.refiner import SIDE, crop_windows
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.compact import Compact, CompactConfig
 from hqsod.models.compact_refiner import CompactRefiner

@@ -24,12 +24,12 @@ from skimage import data
 
 from common import LIGHT_NETWORK, machine, report
 from hqsod import metrics
-from hqsod.build.engines import load_engine
-from hqsod.build.pipeline import build
-from hqsod.build.recipes import RECIPES
-from hqsod.datasets import find_pairs
+from hqsod.building.engines import load_engine
+from hqsod.building.pipeline import build
+from hqsod.building.recipes import RECIPES
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.losses import Targets, purificatory_loss
-from hqsod.manifest import File, Manifest, Record
 from hqsod.models.purnet import build_purnet
 
 SIDES = (100, 200, 400)

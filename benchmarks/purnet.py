@@ -24,16 +24,16 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
-from hqsod.devices import has_native_bf16
+from hqsod.inference.devices import has_native_bf16
 from hqsod.losses import structural_similarity_loss
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import MEAN, STD, load_purnet
-from hqsod.superpixels import slic_superpixels
 from hqsod.training.data import Pictures
 from hqsod.training.loop import Trainer
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.recipes import read_recipe
 from hqsod.training.store import Store
+from hqsod.training.superpixels import slic_superpixels
 from tests.golden import deterministic, inputs
 from tests.reference import purnet as literal
 

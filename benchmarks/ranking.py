@@ -13,7 +13,7 @@ weights that were fitted without it: kind and picture are both new to them.
 Then the weights as they are shipped rank all of the pictures.
 
 Reported is how many damaged pairs stand in the first tenth when one pair in twenty is damaged, and
-the weights fitted on all kinds, to be copied to build/quality.py.
+the weights fitted on all kinds, to be copied to quality/judge.py.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import KINDS, damage
 from hqsod import images
-from hqsod.build import pair as steps
-from hqsod.build.engines import LocalEngine, load_engine
-from hqsod.build.pair import Enlarged, Source
-from hqsod.build.quality import OUTLIER, explained, judge, trust
-from hqsod.build.recipes import RECIPES, Recipe
-from hqsod.datasets import find_pairs
-from hqsod.devices import choose_precision
+from hqsod.building import steps
+from hqsod.building.engines import LocalEngine, load_engine
+from hqsod.building.recipes import RECIPES, Recipe
+from hqsod.building.steps import Enlarged, Source
+from hqsod.dataset.layouts import find_pairs
+from hqsod.inference.devices import choose_precision
+from hqsod.quality.judge import OUTLIER, explained, judge, trust
 from hqsod.training.recipes import read_recipe
 from hqsod.training.store import draw
 from hqsod.types import Pair
@@ -165,7 +165,7 @@ class Table:
 
 
 def shipped(judged: list[Judged]) -> dict[str, float]:
-    """Mean share in the first tenth with the weights of build/quality.py, on all pictures."""
+    """Mean share in the first tenth with the weights of quality/judge.py, on all pictures."""
     trusted = {where: [one for one in judged if one.where == where] for where in ENTRIES}
     right = np.array([trust(one.figures) for one in judged if one.where == "none"])
     shares = {

@@ -25,9 +25,9 @@ from PIL import Image
 
 from common import machine, report
 from hqsod import images
-from hqsod.build.refine import Refiner, load_refiner
-from hqsod.datasets import find_pairs
-from hqsod.devices import choose_precision
+from hqsod.dataset.layouts import find_pairs
+from hqsod.inference.devices import choose_precision
+from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.training.damaged import Case, held_out_cases
 from hqsod.training.perturbation import iou, to_binary
 from hqsod.training.recipes import read_recipe

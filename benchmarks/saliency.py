@@ -26,7 +26,7 @@ import numpy as np
 import hqsod
 from common import machine, report
 from hqsod import images, metrics
-from hqsod.datasets import find_pairs
+from hqsod.dataset.layouts import find_pairs
 from hqsod.images import Array
 
 SCORES = ("mae", "f_max", "f_weighted", "s_measure", "e_mean")

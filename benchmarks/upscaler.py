@@ -20,8 +20,8 @@ import torch
 
 from common import machine, report, take_turns
 from hqsod import images
-from hqsod.build.upscale import Upscaler, load_upscaler
 from hqsod.images import Array
+from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.training.degradation import Degradation, compress, degrade
 from hqsod.training.upscaler import luma_psnr, read_photograph, reduce
 

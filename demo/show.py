@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hqsod.manifest import Manifest
+from hqsod.dataset.manifest import Manifest
 
 TITLES = ("photograph", "enlarged x4", "mask, x4", "refined mask", "predicted", "cut out")
 CELL = 300  # pixels a side

@@ -10,7 +10,7 @@ import numpy as np
 from skimage import data
 
 from hqsod import images
-from hqsod.manifest import File, Manifest, Record, connect
+from hqsod.dataset.manifest import File, Manifest, Record, connect
 from hqsod.types import Placement
 
 SETTINGS = {"recipe": "preview", "upscaler": "bicubic", "refiner": "guided"}

@@ -10,11 +10,11 @@ import pytest
 from filelock import FileLock
 
 from hqsod import addresses
-from hqsod.build import home
-from hqsod.build.pipeline import build
-from hqsod.datasets import find_pairs
+from hqsod.building import home
+from hqsod.building.pipeline import build
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import NAME, Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.manifest import NAME, Manifest
 from tests.test_build import digests, load
 
 

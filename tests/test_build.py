@@ -20,17 +20,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod import images
-from hqsod.build import card
-from hqsod.build import engines as running
-from hqsod.build.engines import LocalEngine, load_engine
-from hqsod.build.pipeline import build
-from hqsod.build.recipes import RECIPES, choose_recipe
-from hqsod.build.refine import GuidedRefiner
+from hqsod.building import engines as running
+from hqsod.building.engines import LocalEngine, load_engine
+from hqsod.building.pipeline import build
+from hqsod.building.recipes import RECIPES, choose_recipe
 from hqsod.cli import app, main
-from hqsod.datasets import find_pairs
+from hqsod.dataset import card
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import NAME, Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
-from hqsod.manifest import NAME, Manifest
+from hqsod.inference.refiner import GuidedRefiner
 from hqsod.models.purnet import build_purnet
 from hqsod.weights import save as save_weights
 from tests.conftest import random_picture, save, write_pair

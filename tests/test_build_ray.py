@@ -17,15 +17,15 @@ import torch
 from typer.testing import CliRunner
 
 from hqsod import weights
-from hqsod.build import ray_engine
-from hqsod.build.engines import LocalEngine
-from hqsod.build.pipeline import build
-from hqsod.build.ray_engine import MOST_STARTS, Pool, RayEngine, share
+from hqsod.building import ray_engine
+from hqsod.building.engines import LocalEngine
+from hqsod.building.pipeline import build
+from hqsod.building.ray_engine import MOST_STARTS, Pool, RayEngine, share
 from hqsod.cli import app
-from hqsod.datasets import find_pairs
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import SettingsError
 from hqsod.images import Array
-from hqsod.manifest import Manifest, Record
 from tests.conftest import write_pair
 from tests.test_build import FILTERS, digests, load, odd_pairs
 from tests.test_cascadepsp import small as small_cascadepsp

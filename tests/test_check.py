@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from hqsod.check import check
 from hqsod.cli import app
-from hqsod.datasets import inspect
+from hqsod.dataset.layouts import inspect
 from tests.conftest import random_picture, save, write_pair
 
 

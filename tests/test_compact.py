@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from hqsod import images, weights
-from hqsod.build.upscale import load_upscaler
-from hqsod.devices import PRECISIONS
 from hqsod.errors import WeightsError
+from hqsod.inference.devices import PRECISIONS
+from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.compact import Compact, CompactConfig, build_compact, is_compact
 from hqsod.training.degradation import compress
 from hqsod.training.upscaler import luma_psnr, reduce

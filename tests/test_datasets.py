@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hqsod.datasets import LAYOUTS, find_pairs, inspect
+from hqsod.dataset.layouts import LAYOUTS, find_pairs, inspect
 from hqsod.errors import InputError
 
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from hqsod import cli, metrics, score_cache
+from hqsod import cli, metrics
 from hqsod.errors import InputError
-from hqsod.evaluate import evaluate
+from hqsod.evaluate import evaluate, score_cache
 from hqsod.evaluate.plan import ground_truth_folder
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,9 +12,10 @@ import torch
 from onnxruntime import InferenceSession
 from typer.testing import CliRunner
 
-from hqsod import export, inference, weights
+from hqsod import export_onnx, weights
 from hqsod.cli import app
 from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
+from hqsod.inference import saliency
 from hqsod.predict import Predictor
 from tests.golden import inputs
 from tests.networks import save_tiny, tiny_purnet
@@ -86,14 +87,14 @@ def test_a_graph_that_differs_is_not_written(
     tiny: Path, tmp_path: Path, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ):
     model = onnx.load(exported[0])
-    monkeypatch.setattr(export, "_graph", lambda _: model)
+    monkeypatch.setattr(export_onnx, "_graph", lambda _: model)
     network = tiny_purnet()
     with torch.no_grad():
         network.purificatory.decoder.lateral[0][0].weight.mul_(1.01)
-    monkeypatch.setattr(export, "load_weights", lambda _: (network, 64))
+    monkeypatch.setattr(export_onnx, "load_weights", lambda _: (network, 64))
     (tmp_path / "x.onnx").write_bytes(b"what was there")
     with pytest.raises(OutputError, match="differs from PyTorch"):
-        export.export_onnx(tiny, tmp_path / "x.onnx")
+        export_onnx.export_onnx(tiny, tmp_path / "x.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
     assert (tmp_path / "x.onnx").read_bytes() == b"what was there"
 
@@ -103,17 +104,17 @@ def test_other_onnx_files_are_refused(tmp_path: Path, exported: tuple[Path, str]
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="hqsod export"):
-        inference.open_onnx(tmp_path / "foreign.onnx")
+        saliency.open_onnx(tmp_path / "foreign.onnx")
     (tmp_path / "torn.onnx").write_bytes(exported[0].read_bytes()[:1000])
     with pytest.raises(WeightsError, match=r"torn\.onnx"):
-        inference.open_onnx(tmp_path / "torn.onnx")
+        saliency.open_onnx(tmp_path / "torn.onnx")
 
 
 def test_what_cannot_be_exported_is_refused(tiny: Path, tmp_path: Path, exported: tuple[Path, str]):
     with pytest.raises(InputError, match=r"\.onnx"):
-        export.export_onnx(tiny, tmp_path / "x.pb")
+        export_onnx.export_onnx(tiny, tmp_path / "x.pb")
     with pytest.raises(InputError, match="is an ONNX file"):
-        export.export_onnx(exported[0], tmp_path / "x.onnx")
+        export_onnx.export_onnx(exported[0], tmp_path / "x.onnx")
 
 
 def test_without_the_packages_the_extra_is_named(
@@ -122,19 +123,19 @@ def test_without_the_packages_the_extra_is_named(
     for package in ("onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SettingsError, match=r"hqsod\[onnx\]"):
-        export.export_onnx(tiny, tmp_path / "x.onnx")
+        export_onnx.export_onnx(tiny, tmp_path / "x.onnx")
     with pytest.raises(SettingsError, match=r"hqsod\[onnx\]"):
-        inference.open_onnx(exported[0])
+        saliency.open_onnx(exported[0])
 
 
 def test_a_device_that_is_none_is_refused(exported: tuple[Path, str]) -> None:
     with pytest.raises(SettingsError, match="cuda:N"):
-        inference.open_onnx(exported[0], "gpu")
+        saliency.open_onnx(exported[0], "gpu")
 
 
 def test_the_network_that_ships_can_be_exported(tmp_path: Path) -> None:
     file = tmp_path / "light.onnx"
-    check = export.export_onnx(inference.DEFAULT, file)
+    check = export_onnx.export_onnx(saliency.DEFAULT, file)
     assert check.difference < 1e-4
     photo = inputs.photo("chelsea")
     wanted = Predictor(precision="float32")(photo)

@@ -11,11 +11,11 @@ import pytest
 
 from hqsod import export_dataset as job
 from hqsod import images
-from hqsod.apply import apply
-from hqsod.decisions import Decisions
+from hqsod.dataset.decisions import Decisions
+from hqsod.dataset.manifest import Manifest
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset import export_dataset
-from hqsod.manifest import Manifest
+from hqsod.review.apply import apply
 from tests.built import built
 
 FORMATS = ("imagefolder", "webdataset", "parquet")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hqsod.dataset.manifest import NAME, File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.manifest import NAME, File, Manifest, Record
 from hqsod.types import Placement
 
 RECORD = Record(

@@ -19,11 +19,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import hqsod
-from hqsod import inference, weights
+from hqsod import weights
 from hqsod.cli import app
 from hqsod.cutout import OPACITY, cut_out, overlay
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import ORIENTATION, find_images, read_mask
+from hqsod.inference.saliency import DEFAULT, TorchNetwork, find_weights, load_weights
 from hqsod.predict import Predictor
 from tests.conftest import random_picture, save
 from tests.golden import inputs
@@ -124,7 +125,7 @@ def test_the_size_is_the_weights_own_unless_told(tiny: Path, predictor: Predicto
     image = random_picture((50, 70, 3))
     assert predictor.size == 64
     shown = np.array(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
-    network, _ = inference.load_weights(tiny)
+    network, _ = load_weights(tiny)
     with torch.inference_mode():
         wanted = network(torch.from_numpy(shown).permute(2, 0, 1)[None] / 255)[0, 0].numpy()
     np.testing.assert_allclose(predictor(shown), wanted, rtol=1e-3, atol=1e-4)
@@ -164,22 +165,22 @@ def test_settings_that_cannot_be_are_refused(tiny: Path, options: dict, said: st
 def test_weights_are_found(tiny: Path, tmp_path: Path):
     data, run_folder = tiny.read_bytes(), tmp_path / "run"
     with pytest.raises(WeightsError, match="no-such-weights"):
-        inference.find_weights("no-such-weights")
+        find_weights("no-such-weights")
     for name in ("stage1/best", "stage2/best", "best", "purnet"):
         run_folder.mkdir(exist_ok=True)
         if name == "stage1/best":
             with pytest.raises(WeightsError, match="training run"):
-                inference.find_weights(run_folder)
+                find_weights(run_folder)
         path = run_folder / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
-        assert inference.find_weights(run_folder) == path
+        assert find_weights(run_folder) == path
 
 
 def test_out_of_memory_says_what_to_do(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     predictor = Predictor(tiny)
     network = predictor.network
-    assert isinstance(network, inference.TorchNetwork)
+    assert isinstance(network, TorchNetwork)
 
     def full(_: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -352,5 +353,5 @@ def test_an_overlay_leaves_the_background_alone():
 def test_without_weights_the_light_network_predicts(folder: Path, tmp_path: Path):
     code, said = run(folder, "--out", tmp_path / "out")
     assert code == 0
-    assert f"weights: {inference.DEFAULT}, which is small and comes with hqsod (larger: " in said
+    assert f"weights: {DEFAULT}, which is small and comes with hqsod (larger: " in said
     assert len(find_images(tmp_path / "out")) == 2

@@ -13,10 +13,10 @@ from skimage import data
 
 import hqsod
 from hqsod import images, metrics, weights
-from hqsod.build.recipes import RECIPES
-from hqsod.build.refine import load_refiner
-from hqsod.build.upscale import load_upscaler
-from hqsod.inference import DEFAULT
+from hqsod.building.recipes import RECIPES
+from hqsod.inference.refiner import load_refiner
+from hqsod.inference.saliency import DEFAULT
+from hqsod.inference.upscaler import load_upscaler
 from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
 from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import luma_psnr

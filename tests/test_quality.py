@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqsod.build.quality import WEIGHTS, explained, judge
+from hqsod.quality.judge import WEIGHTS, explained, judge
 from tests.golden import inputs
 
 

@@ -13,10 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.draw import disk
 
-from hqsod.build import refine
-from hqsod.build.refine import CascadeRefiner, GuidedRefiner, crop_windows, load_refiner, prepare
-from hqsod.devices import choose_device
 from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.inference.devices import choose_device
+from hqsod.inference.refiner import (
+    MEAN,
+    STD,
+    CascadeRefiner,
+    GuidedRefiner,
+    Refiner,
+    crop_windows,
+    load_refiner,
+    prepare,
+    without_rim,
+)
 from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
 from tests.golden import inputs
 from tests.test_cascadepsp import GOLDEN, published_state, small
@@ -122,7 +131,7 @@ def trained(steps: int) -> CascadePSP:
     for _ in range(steps):
         batch = [scene(96, rng) for _ in range(4)]
         images, *masks = (np.stack(x) for x in zip(*batch, strict=True))
-        image = (images / 255 - refine.MEAN) / refine.STD
+        image = (images / 255 - MEAN) / STD
         picture = torch.from_numpy(image.astype(np.float32)).permute(0, 3, 1, 2)
         mask, truth = (torch.from_numpy(x / np.float32(255))[:, None] for x in masks)
         logits = [x for made in network(picture, mask * 2 - 1) for x in made.values()]
@@ -160,7 +169,7 @@ def test_crops_cover_the_picture(height: int, width: int, side: int) -> None:
     for window in windows:
         crop = covered[window]
         assert crop.shape == (min(side, height), min(side, width))
-        target, kept = refine.without_rim(window, (height, width))
+        target, kept = without_rim(window, (height, width))
         assert covered[target].shape == crop[kept].shape
         covered[target] = True
         assert crop[kept].all()
@@ -201,7 +210,7 @@ def test_crops_without_an_edge_are_not_computed(monkeypatch: pytest.MonkeyPatch)
     assert 0 < sum(batches) == len(with_edge) < len(windows)
     untouched = np.ones((300, 220), bool)
     for window in with_edge:
-        untouched[refine.without_rim(window, (300, 220))[0]] = False
+        untouched[without_rim(window, (300, 220))[0]] = False
     assert untouched.any()
     assert torch.equal(refined[0, 0][untouched], left[0, 0][untouched])
 
@@ -230,7 +239,7 @@ def test_a_crop_must_be_larger_than_its_rim() -> None:
 
 
 @pytest.mark.parametrize("refiner", [GuidedRefiner(), small_refiner()], ids=["guided", "cascade"])
-def test_wrong_arrays_are_refused(refiner: refine.Refiner) -> None:
+def test_wrong_arrays_are_refused(refiner: Refiner) -> None:
     image, mask = pair(40, 30)
     for picture, other, told in [
         (image, mask[..., None], r"mask \(40, 30, 1\) uint8"),
@@ -246,7 +255,7 @@ def test_wrong_arrays_are_refused(refiner: refine.Refiner) -> None:
 
 @pytest.mark.parametrize("refiner", [GuidedRefiner(), small_refiner()], ids=["guided", "cascade"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 130), (97, 33), (100, 100)])
-def test_any_size_and_memory_layout(refiner: refine.Refiner, size: tuple[int, int]) -> None:
+def test_any_size_and_memory_layout(refiner: Refiner, size: tuple[int, int]) -> None:
     image, mask = pair(*size)
     refined = refiner(image, mask)
     assert refined.shape == size

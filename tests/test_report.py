@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hqsod import metrics, report
+from hqsod import metrics
 from hqsod.errors import SettingsError
-from hqsod.evaluate import evaluate
-from hqsod.report import tables
-from hqsod.report.page import html_page, worst_stems
+from hqsod.evaluate import evaluate, report
+from hqsod.evaluate.report import tables
+from hqsod.evaluate.report.page import html_page, worst_stems
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hqsod import report
+from hqsod.evaluate import report
 from tests.test_report import found  # noqa: F401 (a fixture)
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from hqsod import images
-from hqsod.decisions import Decisions, OvertakenError, chosen
+from hqsod.dataset.decisions import Decisions, OvertakenError, chosen
+from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.manifest import Manifest
 from hqsod.review import tiles
 from hqsod.review.linked import link
 from tests.built import built, disc, many, photograph, record, write_pair

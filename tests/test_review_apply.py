@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from hqsod import images
-from hqsod.apply import apply
-from hqsod.build import card
-from hqsod.decisions import Decisions, corrected_path
-from hqsod.manifest import Manifest
+from hqsod.dataset import card
+from hqsod.dataset.decisions import Decisions, corrected_path
+from hqsod.dataset.manifest import Manifest
+from hqsod.review.apply import apply
 from hqsod.review.linked import link
 from tests.built import built, disc, photograph
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from hqsod import images
-from hqsod.decisions import Decisions
+from hqsod.dataset.decisions import Decisions
 from tests.built import built, many
 
 pytest.importorskip("fastapi", reason="the review extra is not installed")

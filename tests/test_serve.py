@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from hqsod import cli
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import FORMATS
-from hqsod.inference import Maps, SaliencyNetwork, load_network
+from hqsod.inference.saliency import Maps, SaliencyNetwork, load_network
 from hqsod.predict import Predictor, predict_one
 from tests.conftest import random_picture
 from tests.golden import inputs

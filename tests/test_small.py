@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hqsod import weights
-from hqsod.build.refine import load_refiner
-from hqsod.build.small import SmallRefiner
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.inference.refiner import load_refiner
+from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.models.compact_refiner import CompactRefiner
 
 from .conftest import random_picture

@@ -9,7 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from hqsod.errors import InputError
-from hqsod.superpixels import read_superpixels, slic_superpixels
+from hqsod.training.superpixels import read_superpixels, slic_superpixels
 from tests.golden import inputs
 
 

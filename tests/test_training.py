@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 from hqsod import weights
 from hqsod.cli import app
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError, OutputError, SettingsError, TrainingError, WeightsError
 from hqsod.images import pad
 from hqsod.losses import UNLABELLED
-from hqsod.manifest import Manifest, Record
 from hqsod.models.purnet import BACKBONES, build_purnet, load_purnet
 from hqsod.training import loop
 from hqsod.training.checkpoints import Journal, newest_state, save_state

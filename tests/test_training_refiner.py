@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hqsod import weights
-from hqsod.datasets import find_pairs
+from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
 from hqsod.training.damaged import TARGET, Damage, DamagedMasks, held_out_cases

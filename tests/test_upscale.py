@@ -17,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from hqsod import weights
-from hqsod.build.engines import load_engine
-from hqsod.build.recipes import RECIPES
-from hqsod.build.upscale import (
+from hqsod.building.engines import load_engine
+from hqsod.building.recipes import RECIPES
+from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.images import Array
+from hqsod.inference.upscaler import (
     OVERLAP,
     NetworkUpscaler,
     _tiles,
@@ -27,8 +29,6 @@ from hqsod.build.upscale import (
     load_upscaler,
     mirror_pad,
 )
-from hqsod.errors import InputError, SettingsError, WeightsError
-from hqsod.images import Array
 
 from .golden import inputs
 from .test_swinir import SMALL, chelsea, golden, official, small

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hqsod import images
-from hqsod.datasets import Found
+from hqsod.dataset.layouts import Found
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.progress import progress_bar

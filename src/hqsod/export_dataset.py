@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hqsod import __version__, images
-from hqsod.decisions import FINAL_FOLDER, IMAGES, Decisions, chosen, version_path, versions
+from hqsod.dataset.decisions import Decisions, chosen, version_path, versions
+from hqsod.dataset.folders import FINAL_FOLDER, IMAGES
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import progress_bar
 
 Format = Literal["imagefolder", "webdataset", "parquet"]

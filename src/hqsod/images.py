@@ -28,6 +28,7 @@ from hqsod.types import Placement
 Array = npt.NDArray[np.uint8]
 Source = Path | BinaryIO
 
+MASK_THRESHOLD = 127  # a mask's pixel is object above this
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # Only these decoders are run: Pillow knows forty more, and one of them starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")

@@ -20,7 +20,7 @@ from hqsod.cutout import cut_out, overlay, require_pymatting
 from hqsod.errors import InputError, SettingsError
 from hqsod.files import Outcome, Work, make_each
 from hqsod.images import Array
-from hqsod.inference import Maps, SaliencyNetwork, load_network, prepare
+from hqsod.inference.saliency import Maps, SaliencyNetwork, load_network, prepare
 
 Picture: TypeAlias = str | Path | Image.Image | Array
 # What can be drawn of a picture and its map, uint8. All but the maps go to a folder of that name.
@@ -40,7 +40,7 @@ class Predictor:
     Nothing is loaded before the first picture comes.
 
     Args:
-        weights: see `hqsod.inference`; None for the network that ships with hqsod.
+        weights: see `hqsod.inference.saliency`; None for the network that ships with hqsod.
         size: height and width pictures are brought to; None for what the weights were trained at.
         batch: pictures that go through the network at once; None for what is fastest.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.

@@ -38,7 +38,7 @@ class WeightFile:
         size: bytes, or 0 where the publisher does not say.
         network: what it is.
         licence: the licence of the weights.
-        citation: key into `hqsod.citations.CITATIONS`.
+        citation: key into `hqsod.dataset.citations.CITATIONS`.
         larger: how to come by something better, for files that ship with hqsod.
     """
 

@@ -19,8 +19,8 @@ from hqsod.errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
-    from hqsod.build.engines import Engine
-    from hqsod.build.recipes import Recipe
+    from hqsod.building.engines import Engine
+    from hqsod.building.recipes import Recipe
 
 LISTED = 10  # names in a line
 
@@ -63,7 +63,7 @@ def check(
 ) -> None:
     """Look a data set over; exit status 1 when something is wrong with it."""
     from hqsod.check import check as look_over
-    from hqsod.datasets import inspect
+    from hqsod.dataset.layouts import inspect
 
     report = look_over(inspect(source, images, masks))
     if as_json:
@@ -106,9 +106,9 @@ def build(
     cores: Cores = None,
 ) -> None:
     """Build the high-quality version of a data set; run again to go on after a break."""
-    from hqsod.build.pipeline import build as run
-    from hqsod.build.recipes import choose_recipe
-    from hqsod.datasets import find_pairs
+    from hqsod.building.pipeline import build as run
+    from hqsod.building.recipes import choose_recipe
+    from hqsod.dataset.layouts import find_pairs
 
     if engine == "ray":  # whose workers may stand elsewhere
         source, dest = source.absolute(), dest.absolute()
@@ -152,11 +152,11 @@ def _engine(
 ) -> Iterator[Engine]:
     """The engine asked for, its device told to the user."""
     if name == "local" and not (address or cores):
-        from hqsod.build.engines import load_engine
+        from hqsod.building.engines import load_engine
 
         yield load_engine(recipe, *_place(device, precision), fallback=fallback)
     elif name == "ray":
-        from hqsod.build.ray_engine import ray_engine
+        from hqsod.building.ray_engine import ray_engine
 
         with ray_engine(recipe, device, precision, fallback, address, cores) as engine:
             typer.echo(f"device: {engine.pool.workers} workers, each {engine.place}")
@@ -179,7 +179,7 @@ def _canvas(text: str | None) -> int | Literal["none"] | None:
 
 def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     """The device and dtype asked for, told to the user."""
-    from hqsod import devices
+    from hqsod.inference import devices
 
     where = devices.choose_device(device)
     number = devices.choose_precision(precision, where)
@@ -204,10 +204,10 @@ def upscale(
     precision: Precision = "auto",
 ) -> None:
     """Enlarge pictures four times, without building a data set."""
-    from hqsod.build.recipes import choose_recipe
-    from hqsod.build.upscale import load_upscaler
+    from hqsod.building.recipes import choose_recipe
     from hqsod.files import Work, find_pictures, make_each
     from hqsod.images import read_image
+    from hqsod.inference.upscaler import load_upscaler
 
     pictures = find_pictures(paths)
     engine = load_upscaler(upscaler or choose_recipe(None).upscaler, *_place(device, precision))
@@ -228,11 +228,11 @@ def refine(
     precision: Precision = "auto",
 ) -> None:
     """Refine masks at their own size, without building a data set."""
-    from hqsod.build.pair import binarise, read_pixels
-    from hqsod.build.recipes import choose_recipe
-    from hqsod.build.refine import load_refiner
-    from hqsod.datasets import find_pairs
+    from hqsod.building.recipes import choose_recipe
+    from hqsod.building.steps import binarise, read_pixels
+    from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each
+    from hqsod.inference.refiner import load_refiner
     from hqsod.types import Pair
 
     if images.is_dir():

@@ -15,7 +15,7 @@ from hqsod.cli.root import app
 from hqsod.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
-    from hqsod.report import Evaluation
+    from hqsod.evaluate.report import Evaluation
 
 LISTED = 20  # problems of one kind that are printed where there is a report that holds them all
 WIDE = 200  # columns; a narrow terminal wraps a long table, where rich would cut numbers off
@@ -71,9 +71,8 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Score saliency maps against ground truths, and report."""
-    from hqsod import report
     from hqsod.evaluate import evaluate as run
-    from hqsod.evaluate import ground_truth_folder
+    from hqsod.evaluate import ground_truth_folder, report
     from hqsod.images import write_bytes
     from hqsod.metrics import PROTOCOLS, Settings
 
@@ -141,7 +140,7 @@ def _print_problems(found: Evaluation, *, allowed: bool) -> None:
 
 
 def _print_scores(found: Evaluation) -> None:
-    from hqsod.report import terminal_table
+    from hqsod.evaluate.report import terminal_table
 
     console = Console(width=WIDE)
     for dataset, data in found.datasets.items():

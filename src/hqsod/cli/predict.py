@@ -92,7 +92,7 @@ def export(
     onnx: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Write a network as ONNX, checked against PyTorch, for any batch, height and width."""
-    from hqsod.export import export_onnx
+    from hqsod.export_onnx import export_onnx
 
     check = export_onnx(weights, onnx)
     typer.echo(

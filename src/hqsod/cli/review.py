@@ -61,7 +61,7 @@ def _linked(
     dest: Path | None, images: Path | None, masks: Path | None, candidates: list[str]
 ) -> Path:
     """The data set to review; folders of pictures become one."""
-    from hqsod.manifest import Manifest
+    from hqsod.dataset.manifest import Manifest
 
     if images is None and masks is None and not candidates:
         if dest is None:
@@ -84,7 +84,7 @@ def _linked(
 @app.command()
 def apply(dest: DataSet) -> None:
     """Write final-masks/ from the decisions; undecided pairs: refined unless flagged."""
-    from hqsod.apply import apply as run
+    from hqsod.review.apply import apply as run
 
     done = run(dest)
     counts = ", ".join(f"{count} {version}" for version, count in sorted(done.counts.items()))

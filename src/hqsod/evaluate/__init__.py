@@ -1,7 +1,7 @@
 """The job: folders of saliency maps and of ground truths -> scores.
 
 It never runs a network, so any method's maps can be scored. What is scored is kept (see
-`hqsod.score_cache`), so a run that was stopped goes on where it was.
+`hqsod.evaluate.score_cache`), so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any
 
 import cv2
 
-from hqsod import metrics, score_cache
+from hqsod import metrics
 from hqsod.errors import HqsodError, InputError
+from hqsod.evaluate import score_cache
 from hqsod.evaluate.plan import Matched, Task, ground_truth_folder, plan
+from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores
 from hqsod.evaluate.scoring import RESIZING, How, Outcome, record, score_files
 from hqsod.progress import Bar, progress_bar
-from hqsod.report import DatasetScores, Evaluation, MethodScores
 
 __all__ = ["evaluate", "ground_truth_folder"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod import datasets
+from hqsod.dataset import layouts
 from hqsod.errors import InputError
+from hqsod.evaluate.report import Problem
 from hqsod.images import find_images
-from hqsod.report import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def ground_truth_folder(given: Path) -> Path:
     """
     pictures = find_images(given) if given.is_dir() else []
     if given.is_dir() and not pictures:
-        return datasets.find_pairs(given)[0].mask.parent
+        return layouts.find_pairs(given)[0].mask.parent
     masks = {picture.stem for picture in pictures if picture.suffix.lower() == ".png"}
     if any(p.stem in masks for p in pictures if p.suffix.lower() in (".jpg", ".jpeg")):
         raise InputError(
@@ -124,7 +124,7 @@ def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Path]]:
 def _photographs(masks: Path) -> dict[str, Path]:
     """Photographs by stem, where the folder above has a layout we know; for the report alone."""
     try:
-        found = datasets.inspect(masks.parent)
+        found = layouts.inspect(masks.parent)
     except InputError:
         return {}
     return {pair.stem: pair.image for pair in found.pairs}

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hqsod import metrics, score_cache
+from hqsod import metrics
 from hqsod.errors import InputError
+from hqsod.evaluate import score_cache
 from hqsod.evaluate.plan import Task
+from hqsod.evaluate.report import Problem
 from hqsod.images import Array, read_map, resize
-from hqsod.report import Problem
 
 RESIZING = {"standard": Image.Resampling.BILINEAR, "purnet": Image.Resampling.NEAREST}
 

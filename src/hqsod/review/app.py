@@ -19,11 +19,12 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
-from hqsod import decisions as store
 from hqsod import images
-from hqsod.decisions import CORRECTED, IMAGES, LATER, REJECT, Decision, Decisions, OvertakenError
+from hqsod.dataset import decisions as store
+from hqsod.dataset.decisions import CORRECTED, LATER, REJECT, Decision, Decisions, OvertakenError
+from hqsod.dataset.folders import IMAGES
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import HqsodError, InputError
-from hqsod.manifest import Manifest, Record
 from hqsod.review import listing, tiles, words
 from hqsod.review.listing import Listing
 from hqsod.types import Placement

@@ -12,18 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hqsod import images
-from hqsod.build.quality import judge
-from hqsod.datasets import inspect
-from hqsod.decisions import CORRECTED, IMAGES, LATER, REJECT
+from hqsod.dataset.decisions import CORRECTED, LATER, REJECT
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.layouts import inspect
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
-from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import progress_bar
+from hqsod.quality.judge import judge
 
-MASKS = "masks"
 RECIPE = "linked folders"
 SETTINGS = {"recipe": RECIPE, "upscaler": "none", "refiner": "none"}
-TAKEN = frozenset({IMAGES, MASKS, "hq-masks", "upscaled", "refined", CORRECTED, REJECT, LATER})
+TAKEN = frozenset({IMAGES, MASKS, REFINED, "upscaled", "refined", CORRECTED, REJECT, LATER})
 
 
 def link(

@@ -16,8 +16,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from hqsod.decisions import LATER, SCHEMA, digest_of
-from hqsod.manifest import File, connect
+from hqsod.dataset.decisions import LATER, SCHEMA, digest_of
+from hqsod.dataset.manifest import File, connect
 
 State = Literal["all", "flagged", "left", "undecided", "later", "decided"]
 

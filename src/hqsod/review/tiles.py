@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from hqsod import __version__, images
+from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.manifest import NAME as MANIFEST
 
 TILE = 512  # pixels a side
 THUMBNAIL = 288  # pixels of a thumbnail's long side

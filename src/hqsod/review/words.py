@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hqsod.manifest import Record
+from hqsod.dataset.manifest import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from hqsod.cutout import require_pymatting
 from hqsod.errors import InputError
 from hqsod.files import WORKERS
 from hqsod.images import encode_png
-from hqsod.inference import Maps
+from hqsod.inference.saliency import Maps
 from hqsod.predict import Predictor, Read, draw, read
 from hqsod.serve.batching import Batcher
 from hqsod.serve.metrics import Metrics

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 
 from hqsod import weights
-from hqsod.devices import choose_device, choose_precision
 from hqsod.errors import SettingsError, TrainingError, WeightsError
 from hqsod.images import write_bytes
+from hqsod.inference.devices import choose_device, choose_precision
 from hqsod.models.purnet import PurNet, build_purnet
 from hqsod.training import loop
 from hqsod.training.data import Pictures

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import images, metrics, weights
-from hqsod.build.small import SmallRefiner
-from hqsod.datasets import find_pairs
+from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
+from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.losses import iou_loss
 from hqsod.models.compact_refiner import (
     GROUP,

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hqsod import images, weights
-from hqsod.datasets import find_pairs
+from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.manifest import NAME as MANIFEST
+from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
-from hqsod.manifest import NAME as MANIFEST
-from hqsod.manifest import Manifest
 from hqsod.progress import console, progress_bar
-from hqsod.superpixels import Labels, read_superpixels, slic_superpixels
+from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
 _CHUNK = 64  # pictures between two flushes to disk

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from hqsod import images
-from hqsod.build.upscale import NetworkUpscaler, Upscaler
 from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
+from hqsod.inference.upscaler import NetworkUpscaler, Upscaler
 from hqsod.models.compact import Compact, CompactConfig
 from hqsod.training.data import Arrays, Batch
 from hqsod.training.degradation import REDUCE, Degradation, compress, degrade

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hqsod import __version__, images
-from hqsod.build.pair import IMAGES, MASKS, REFINED
-from hqsod.citations import CITATIONS
-from hqsod.decisions import FINAL_FOLDER, Decisions
+from hqsod.dataset.citations import CITATIONS
+from hqsod.dataset.decisions import Decisions
+from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.manifest import Manifest, Record
 from hqsod.weights import WeightFile, registry
 
 SHEET = "contact-sheet.jpg"

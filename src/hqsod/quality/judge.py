@@ -1,10 +1,10 @@
 """How far a refined mask can be trusted, without ground truth.
 
 DUTS-HQ's author warns that some refined masks are noisy. Two kinds of figures say where a person
-should look: what the picture says of the refined mask (`build/contour.py`), which also finds faults
-that the mask came with, and how it differs from the one it was made from. A linear discriminant
-weighs them. It was fitted on damaged masks by `benchmarks/ranking.py`; what it and each figure is
-worth stands in docs/experiments.md.
+should look: what the picture says of the refined mask (`quality/contour.py`), which also finds
+faults that the mask came with, and how it differs from the one it was made from. A linear
+discriminant weighs them. It was fitted on damaged masks by `benchmarks/ranking.py`; what it and
+each figure is worth stands in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass, replace
 import cv2
 import numpy as np
 
-from hqsod.build import contour
-from hqsod.build.contour import Figures, Mask
-from hqsod.build.recipes import MASK_THRESHOLD
-from hqsod.images import Array
+from hqsod.images import MASK_THRESHOLD, Array
+from hqsod.quality import contour
+from hqsod.quality.contour import Figures, Mask
 
 FLAG_BELOW = 0.5  # scores under this are flagged
 SOFT = (26, 229)  # grey levels from 10 % to 90 %: neither object nor background

@@ -22,7 +22,7 @@ import hqsod
 from hqsod import weights
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import write_bytes
-from hqsod.inference import INPUT, OUTPUT, find_weights, load_weights, open_onnx
+from hqsod.inference.saliency import INPUT, OUTPUT, find_weights, load_weights, open_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -51,7 +51,7 @@ def export_onnx(name: str | Path, file: Path) -> Check:
     """Write weights as an ONNX file.
 
     Args:
-        name: see `hqsod.inference`.
+        name: see `hqsod.inference.saliency`.
         file: ends in `.onnx`; appears only once the graph has passed the check.
 
     Raises:

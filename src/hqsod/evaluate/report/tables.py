@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from hqsod.report.results import Evaluation
+from hqsod.evaluate.report.results import Evaluation
 
 Mark = Literal["best", "second", ""]
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from hqsod import __version__
 from hqsod.errors import InputError
+from hqsod.evaluate.report.results import DatasetScores, Evaluation
+from hqsod.evaluate.report.tables import MEASURES, Row, columns, rows
 from hqsod.images import Array, encode_jpeg, read_image, read_map, resize
-from hqsod.report.results import DatasetScores, Evaluation
-from hqsod.report.tables import MEASURES, Row, columns, rows
 
 WORST = 12
 BINS = 20

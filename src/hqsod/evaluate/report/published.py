@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from hqsod.errors import SettingsError
-from hqsod.report.results import Published
+from hqsod.evaluate.report.results import Published
 
 
 def load_published(name: str, datasets: Iterable[str]) -> Published:

@@ -16,16 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, MASKS, REFINED
+from hqsod.dataset.manifest import File, Record, connect
 from hqsod.errors import HqsodError
-from hqsod.manifest import File, Record, connect
 
 CORRECTED = "corrected"  # the version a person painted
-CORRECTED_FOLDER = "corrected-masks"
-FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
 REJECT, LATER = "reject", "later"
 
-IMAGES, REFINED = "images", "hq-masks"  # folders of a built data set
-BUILT_NAMES = {"masks": "upscaled", REFINED: "refined"}  # what a person calls its masks
+BUILT_NAMES = {MASKS: "upscaled", REFINED: "refined"}  # what a person calls its masks
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions (

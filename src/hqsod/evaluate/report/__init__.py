@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from hqsod.errors import SettingsError
-from hqsod.images import write_bytes
-from hqsod.report.page import html_page
-from hqsod.report.published import load_published
-from hqsod.report.results import (
+from hqsod.evaluate.report.page import html_page
+from hqsod.evaluate.report.published import load_published
+from hqsod.evaluate.report.results import (
     DatasetScores,
     Evaluation,
     MethodScores,
     Problem,
     Published,
 )
-from hqsod.report.tables import images_csv, latex, scores_csv, terminal_table
+from hqsod.evaluate.report.tables import images_csv, latex, scores_csv, terminal_table
+from hqsod.images import write_bytes
 
 __all__ = [
     "DatasetScores",

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from hqsod import images
 from hqsod.addresses import sizes
-from hqsod.build import card
-from hqsod.build.engines import Engine, Task, rejected
-from hqsod.build.home import open_home
-from hqsod.build.pair import IMAGES, MASKS, REFINED, hash_files, place
-from hqsod.build.recipes import Settings
+from hqsod.building.engines import Engine, Task, rejected
+from hqsod.building.home import open_home
+from hqsod.building.recipes import Settings
+from hqsod.building.steps import hash_files, place
+from hqsod.dataset import card
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError
-from hqsod.manifest import File, Manifest, Record
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hqsod import devices
-from hqsod.build.engines import LocalEngine, Task, load_engine, rejected
-from hqsod.build.recipes import Recipe, Settings
+from hqsod.building.engines import LocalEngine, Task, load_engine, rejected
+from hqsod.building.recipes import Recipe, Settings
+from hqsod.dataset.manifest import Record
 from hqsod.errors import HqsodError, SettingsError, WeightsError
-from hqsod.manifest import Record
+from hqsod.inference import devices
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -181,7 +181,7 @@ def share(nodes: Sequence[dict[str, float]], device: str, cores: int | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class RayEngine:
-    """A pool of workers; see `hqsod.build.engines.Engine`.
+    """A pool of workers; see `hqsod.building.engines.Engine`.
 
     Attributes:
         load: makes a worker's engine, in the worker.

@@ -16,8 +16,8 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from hqsod import addresses
+from hqsod.dataset.manifest import NAME
 from hqsod.errors import OutputError
-from hqsod.manifest import NAME
 
 SECONDS = 30.0  # of records that a kill may cost at an address
 LARGEST_SHARE = 0.1  # of the time, spent on putting back a manifest grown large

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from hqsod import weights
-from hqsod.devices import (
+from hqsod.errors import SettingsError, WeightsError
+from hqsod.images import Array, resize
+from hqsod.inference.devices import (
     choose_device,
     choose_precision,
     describe,
     is_out_of_memory,
     require_device_name,
 )
-from hqsod.errors import SettingsError, WeightsError
-from hqsod.images import Array, resize
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from hqsod import weights
 from hqsod.errors import SettingsError
+from hqsod.images import MASK_THRESHOLD
 
 SCALE = 4  # what both the recipes and the published data set enlarge by
-MASK_THRESHOLD = 127  # a mask's pixel is object above this
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Recipe:
 
     Attributes:
         name: what users call it.
-        upscaler: name or path, as `build.upscale.load_upscaler` takes it.
-        refiner: name or path, as `build.refine.load_refiner` takes it.
-        predictor: name or path, as `inference.load_network` takes it, of the network whose own
+        upscaler: name or path, as `load_upscaler` takes it.
+        refiner: name or path, as `load_refiner` takes it.
+        predictor: name or path, as `load_network` takes it, of the network whose own
             prediction a mask is compared with; `none` for no such comparison.
         canvas: side of the square canvas in pixels, or None for no canvas.
         meaning: one sentence for the user.

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod import images
-from hqsod.decisions import CORRECTED, FINAL_FOLDER, Decisions, chosen, version_path
+from hqsod.dataset import card
+from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, version_path
+from hqsod.dataset.folders import FINAL_FOLDER
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError
-from hqsod.manifest import Manifest, Record
 from hqsod.progress import progress_bar
 
 
@@ -61,10 +63,6 @@ def apply(dest: Path) -> Applied:
                     failed.append(str(error))
         removed = _remove_others(dest / FINAL_FOLDER, kept)
         if (dest / "README.md").is_file():
-            # Imported here because the card's own imports take seconds that linked folders,
-            # which have none, need not wait for.
-            from hqsod.build import card
-
             card.write(dest, manifest)
     return Applied(
         counts=dict(Counter(choices[Path(name).stem] or "" for name in kept)),

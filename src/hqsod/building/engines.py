@@ -1,8 +1,8 @@
 """Where a build runs: this process, reading ahead and writing behind the networks.
 
 An engine turns batches of tasks into records. It keeps a bounded number of pictures in memory,
-however many there are. `hqsod.build.ray_engine` has the other one, which runs this one in each of
-its workers.
+however many there are. `hqsod.building.ray_engine` has the other one, which runs this one in each
+of its workers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Protocol
 import torch
 
 from hqsod import weights
-from hqsod.build import pair as steps
-from hqsod.build.pair import Source
-from hqsod.build.recipes import SCALE, Recipe, Settings
-from hqsod.build.refine import Refiner, load_refiner
-from hqsod.build.upscale import Upscaler, load_upscaler
-from hqsod.devices import precision_name
+from hqsod.building import steps
+from hqsod.building.recipes import SCALE, Recipe, Settings
+from hqsod.building.steps import Source
+from hqsod.dataset.manifest import File, Record
 from hqsod.errors import InputError, WeightsError
-from hqsod.inference import SaliencyNetwork, find_weights, load_network
-from hqsod.manifest import File, Record
+from hqsod.inference.devices import precision_name
+from hqsod.inference.refiner import Refiner, load_refiner
+from hqsod.inference.saliency import SaliencyNetwork, find_weights, load_network
+from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.types import Pair
 
 READ_AHEAD = 2  # batches decoded before the networks ask for them

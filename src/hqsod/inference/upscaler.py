@@ -23,9 +23,9 @@ from torch import Tensor
 
 from hqsod import images as pictures
 from hqsod import weights
-from hqsod.devices import is_out_of_memory
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
+from hqsod.inference.devices import is_out_of_memory
 from hqsod.models.compact import build_compact, is_compact
 from hqsod.models.swinir import build_swinir, is_swinir
 

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hqsod import weights
-from hqsod.build.guided import guided_filter
-from hqsod.build.small import SmallRefiner
-from hqsod.devices import is_out_of_memory
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
+from hqsod.inference.devices import is_out_of_memory
+from hqsod.inference.guided_filter import guided_filter
+from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
 from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
 from hqsod.models.resnet import fold_batchnorm

@@ -16,16 +16,15 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.addresses import read_bytes
-from hqsod.build.quality import judge
-from hqsod.build.recipes import MASK_THRESHOLD, SCALE, Settings
-from hqsod.build.refine import Refiner
+from hqsod.building.recipes import SCALE, Settings
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.manifest import File, Record
 from hqsod.errors import InputError
-from hqsod.images import Array
-from hqsod.inference import SaliencyNetwork, prepare
-from hqsod.manifest import File, Record
+from hqsod.images import MASK_THRESHOLD, Array
+from hqsod.inference.refiner import Refiner
+from hqsod.inference.saliency import SaliencyNetwork, prepare
+from hqsod.quality.judge import judge
 from hqsod.types import Pair, Placement
-
-IMAGES, MASKS, REFINED = "images", "masks", "hq-masks"  # folders of the published layout
 
 
 @dataclass(frozen=True, slots=True)

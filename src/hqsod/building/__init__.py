@@ -1,0 +1,1 @@
+"""The job: a high-quality data set, from layouts to manifest; and where it runs."""

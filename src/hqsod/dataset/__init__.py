@@ -1,0 +1,1 @@
+"""What jobs share of a data set on disk: layouts, manifest, decisions, card, folder names."""

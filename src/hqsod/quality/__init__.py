@@ -1,0 +1,1 @@
+"""Judging a mask without ground truth, and measuring its contour."""
