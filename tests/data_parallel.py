@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from tests.test_training import gradients
+from tests.test_training_loop import gradients
 
 
 def main(folder: Path) -> None:

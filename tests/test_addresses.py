@@ -15,7 +15,7 @@ from hqsod.building.pipeline import build
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME, Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
-from tests.test_build import digests, load
+from tests.test_building import digests, load
 
 
 @pytest.fixture

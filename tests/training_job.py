@@ -10,6 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from hqsod.models.purnet import build_purnet
+from hqsod.training import loop
+from hqsod.training.data import Batches, Pictures
+from hqsod.training.purnet import PurNetTask
+from hqsod.training.recipes import read_recipe
+from hqsod.training.stages import Augmentation, Recipe
+from hqsod.training.store import Store
+
 SETTINGS = {
     "network.backbone": '"light"',
     "network.width": "8",
@@ -65,3 +77,40 @@ def losses(folder: Path) -> list[dict[str, float]]:
     """The lines of a log without how long they took."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def noise_store(count: int = 5, side: int = 32) -> Store:
+    random = np.random.default_rng(0)
+    return Store(
+        tuple(f"picture{i}" for i in range(count)),
+        random.integers(0, 256, (count, side, side, 3), np.uint8),
+        random.integers(0, 2, (count, side, side), np.uint8) * 255,
+        random.integers(0, 9, (count, side, side), np.int16),
+        np.arange(count),
+        {},
+    )
+
+
+class Noise(Pictures):
+    """Pictures without files."""
+
+    def __init__(self) -> None:
+        super().__init__(noise_store(), Augmentation())
+
+
+def tiny() -> Recipe:
+    recipe = read_recipe("quick", CHANGES)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def purnet_trainer(
+    accelerator: Accelerator, data: Pictures, stage: str = "stage3"
+) -> tuple[loop.Trainer, Batches]:
+    recipe = tiny()
+    chosen = recipe.stage(stage)
+    torch.manual_seed(0)
+    network = build_purnet("light", width=8, attention=chosen.attention)
+    task = PurNetTask(network, chosen, data, noise_store(0))
+    settings = recipe.loop(stage)
+    return loop.Trainer(task, settings, accelerator), loop._batches(task, settings, accelerator)

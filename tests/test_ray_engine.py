@@ -27,7 +27,7 @@ from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import SettingsError
 from hqsod.images import Array
 from tests.conftest import write_pair
-from tests.test_build import FILTERS, digests, load, odd_pairs
+from tests.test_building import FILTERS, digests, load, odd_pairs
 from tests.test_cascadepsp import small as small_cascadepsp
 from tests.test_swinir import small as small_swinir
 

@@ -1,0 +1,73 @@
+"""Training recipes: what they say, what can be set on top, what is refused."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from hqsod.errors import SettingsError
+from hqsod.models.purnet import BACKBONES
+from hqsod.training.recipes import read_recipe
+from hqsod.training.stages import Network, Optimizer, Recipe
+
+
+def test_a_recipe_can_name_every_backbone() -> None:
+    assert set(get_args(Network.model_fields["backbone"].annotation)) == set(BACKBONES)
+
+
+def test_recipe_purnet_is_the_schedule_of_the_paper() -> None:
+    recipe = read_recipe("purnet")
+    assert isinstance(recipe, Recipe)
+    assert (recipe.network.backbone, recipe.network.width, recipe.data.size) == (
+        "resnet50",
+        128,
+        320,
+    )
+    stages = [recipe.stage1, recipe.stage2, recipe.stage3]
+    assert [s.steps for s in stages] == [50_000, 250_000, 200_000]
+    assert [s.batch for s in stages] == [4, 4, 2]
+    assert [s.structural_similarity for s in stages] == [True, False, True]
+    assert [s.start for s in stages] == ["resnet50", "stage1", "stage2"]
+    assert recipe.stage1.rates == {"extractor": 1e-3, "purificatory": 1e-2}
+    assert recipe.optimizer == Optimizer(
+        kind="sgd", momentum=0.9, weight_decay=5e-4, bias_rate=2.0, schedule="poly"
+    )
+    assert not recipe.double_sigmoid
+
+
+def test_values_can_be_set_on_top_of_a_recipe() -> None:
+    recipe = read_recipe("quick", ["stage1.steps=7", "stage2.start=other.pth", "data.holdout=0"])
+    assert isinstance(recipe, Recipe)
+    assert (recipe.stage1.steps, recipe.stage2.start, recipe.data.holdout) == (7, "other.pth", 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "message"),
+    [
+        ("none", [], "purnet"),
+        ("quick", ["stage1.step=7"], r"stage1\.step"),
+        ("quick", ["stage1.steps=0"], r"stage1\.steps"),
+        ("quick", ["stage1.steps"], "table.key=value"),
+        ("quick", ["seed.x=1"], "seed"),
+        ("quick", ["pace.log=30"], "multiple"),
+        ("quick", ["data.augmentation.scale=[1.0]"], "scale"),
+    ],
+)
+def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(source, changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("stage1.bogus=3", "stage1.bogus; expected a setting that there is"),
+        ("network.backbone=resnet9", "'resnet50', 'vgg16', 'efficientnet-lite0' or 'light'"),
+        ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
+        ("data.size=8", "greater than or equal to 32"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_at_once(change: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read_recipe("quick", [change])
