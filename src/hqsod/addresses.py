@@ -26,7 +26,9 @@ def folder(text: str) -> Path:
         from upath import UPath
     except ImportError as error:
         raise SettingsError(
-            f"{text}: {error}", "universal_pathlib and fsspec", "pip install 'hqsod[s3]'"
+            f"{text}: {error}",
+            expected="universal_pathlib and fsspec",
+            fix="pip install 'hqsod[s3]'",
         ) from error
     try:
         path = UPath(text)
@@ -34,8 +36,8 @@ def folder(text: str) -> Path:
     except Exception as error:  # every store has errors of its own
         raise InputError(
             f"{text}: {_reason(error)}",
-            "an address that can be reached",
-            "check it, the credentials and the endpoint in the environment",
+            expected="an address that can be reached",
+            fix="check it, the credentials and the endpoint in the environment",
         ) from error
     return Path(path.path) if path.protocol in ("file", "local") else cast(Path, path)
 
@@ -68,8 +70,8 @@ def put(path: Path, data: bytes) -> None:
     except Exception as error:  # every store has errors of its own
         raise OutputError(
             f"{path}: {_reason(error)}",
-            "a folder that can be written to",
-            "check the credentials, then run again",
+            expected="a folder that can be written to",
+            fix="check the credentials, then run again",
         ) from error
 
 

@@ -36,7 +36,7 @@ def require_pymatting() -> None:
         _colourist.submit(import_module, "pymatting").result()
     except ImportError as error:
         raise SettingsError(
-            "cut-outs need pymatting, which is not installed", "", "pip install 'hqsod[cutout]'"
+            "cut-outs need pymatting, which is not installed", fix="pip install 'hqsod[cutout]'"
         ) from error
 
 

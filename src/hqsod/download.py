@@ -46,7 +46,7 @@ def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{path.parent}: {error.strerror}", "", "set HQSOD_CACHE to another folder"
+            f"{path.parent}: {error.strerror}", fix="set HQSOD_CACHE to another folder"
         ) from error
     reasons: list[str] = []
     with FileLock(path.with_name(path.name + ".lock")):  # two processes, one download

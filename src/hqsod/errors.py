@@ -12,21 +12,17 @@ class HqsodError(Exception):
 
     Args:
         got: what came, naming the file or the value.
-        expected: what would have been right, without a full stop.
-        fix: what to do now, an imperative without a full stop.
+        expected: what would have been right, without a full stop; None where `got` says it.
+        fix: what to do now, an imperative without a full stop; None where `got` says it.
     """
 
-    def __init__(self, got: str, expected: str = "", fix: str = "") -> None:
+    def __init__(self, got: str, *, expected: str | None = None, fix: str | None = None) -> None:
+        super().__init__(got)  # and nothing else, so that errors pass between processes
         self.got, self.expected, self.fix = got, expected, fix
-        super().__init__(got, expected, fix)
 
     def __str__(self) -> str:
-        parts = [self.got]
-        if self.expected:
-            parts.append(f"expected {self.expected}")
-        if self.fix:
-            parts.append(self.fix)
-        return "; ".join(parts)
+        wanted = self.expected and f"expected {self.expected}"
+        return "; ".join(part for part in (self.got, wanted, self.fix) if part)
 
 
 class InputError(HqsodError):

@@ -84,13 +84,15 @@ def export_dataset(
         OutputError: the folder cannot be written to, or holds something else.
     """
     if form not in get_args(Format):
-        raise SettingsError(f"--format {form}", ", ".join(get_args(Format)))
+        raise SettingsError(f"--format {form}", expected=", ".join(get_args(Format)))
     write, pattern = _FORMATS[form]
     folder = folder or dest / "exports" / form
     finished = _open_state(folder, form)
     items, masks, stale, failed = _items(dest)
     if not items:
-        raise InputError(f"{dest}: nothing to export", "built pairs with masks", "build it first")
+        raise InputError(
+            f"{dest}: nothing to export", expected="built pairs with masks", fix="build it first"
+        )
     planned = {
         pattern.format(number): items[first : first + pairs_in_shard]
         for number, first in enumerate(range(0, len(items), pairs_in_shard))
@@ -122,10 +124,12 @@ def _open_state(folder: Path, form: str) -> dict[str, str]:
         told = json.loads(state.read_text())
         if told["format"] == form:
             return dict(told["shards"])
-        raise OutputError(f"{folder}: holds {told['format']}", form, "choose another folder")
+        raise OutputError(
+            f"{folder}: holds {told['format']}", expected=form, fix="choose another folder"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(
-            f"{folder}: holds other files", "an empty folder", "choose another folder"
+            f"{folder}: holds other files", expected="an empty folder", fix="choose another folder"
         )
     _save_state(folder, form, {})
     return {}
@@ -158,7 +162,7 @@ def _write_whole(
         part.rename(path)
     except OSError as error:
         raise OutputError(
-            f"{path}: {error.strerror or error}", "", "free space, then run the same command again"
+            f"{path}: {error.strerror or error}", fix="free space, then run the same command again"
         ) from error
 
 
@@ -240,7 +244,7 @@ def _write_parquet(part: Path, items: Sequence[Item]) -> None:
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise SettingsError(
-            "--format parquet without pyarrow", "", "pip install 'hqsod[export]'"
+            "--format parquet without pyarrow", fix="pip install 'hqsod[export]'"
         ) from error
     picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     kinds = {"stem": "string", "version": "string", "trust": "float64", "flagged": "bool"}

@@ -61,10 +61,10 @@ def export_onnx(name: str | Path, file: Path) -> Check:
         OutputError: the graph computes something else than PyTorch, or cannot be written.
     """
     if file.suffix != ".onnx":
-        raise InputError(f"--onnx {file}", "a name that ends in .onnx")
+        raise InputError(f"--onnx {file}", expected="a name that ends in .onnx")
     source = find_weights(name)
     if source.suffix == ".onnx":
-        raise InputError(f"{source} is an ONNX file", "weights to export")
+        raise InputError(f"{source} is an ONNX file", expected="weights to export")
     network, size = load_weights(source)
     model = _describe(_graph(network), source, size)
     temporary = file.with_name(f".{file.stem}.part.onnx")
@@ -83,7 +83,7 @@ def _graph(network: PurNet) -> ModelProto:
         import onnxscript  # noqa: F401 (the exporter needs it, and says so less plainly)
     except ImportError as error:
         raise SettingsError(
-            f"exporting needs {error.name}, which is not installed", "", "pip install 'hqsod[onnx]'"
+            f"exporting needs {error.name}, which is not installed", fix="pip install 'hqsod[onnx]'"
         ) from error
     names = ("batch", None, "height", "width")
     free = {axis: torch.export.Dim(name) for axis, name in enumerate(names) if name}
@@ -152,8 +152,8 @@ def _compare(network: PurNet, file: Path) -> Check:
         if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=TOLERANCE):
             raise OutputError(
                 f"the exported graph differs from PyTorch for a batch of {images.shape}",
-                f"saliency maps {wanted.shape} within {TOLERANCE}",
-                "no file was written; please report this",
+                expected=f"saliency maps {wanted.shape} within {TOLERANCE}",
+                fix="no file was written; please report this",
             )
         largest = max(largest, float(np.abs(got - wanted).max()))
     return Check(largest, CHECKED)

@@ -69,8 +69,8 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
             if other.resolve() != path.resolve():
                 raise InputError(
                     f"{other} and {path} would both become {path.stem}.png",
-                    "pictures with different names",
-                    "run the command once for each folder",
+                    expected="pictures with different names",
+                    fix="run the command once for each folder",
                 )
     return list(found.values())
 
@@ -84,7 +84,9 @@ def _behind(text: str) -> list[Path]:
     else:
         pictures = sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
     if not pictures:
-        raise InputError(f"{text}: no pictures", "a picture, a folder of pictures or a pattern")
+        raise InputError(
+            f"{text}: no pictures", expected="a picture, a folder of pictures or a pattern"
+        )
     return pictures
 
 
@@ -125,7 +127,7 @@ def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -
         for result in _results(path, work):
             if result.resolve() in read:
                 raise OutputError(
-                    f"{result} is one of the pictures", "", "choose another folder for the results"
+                    f"{result} is one of the pictures", fix="choose another folder for the results"
                 )
 
 

@@ -79,15 +79,15 @@ def _opened(source: Source, most: int = MAX_PIXELS) -> Iterator[Image.Image]:
             if image.width * image.height > most or max(image.size) > MAX_SIDE:
                 raise InputError(
                     f"{name}: {image.width} x {image.height} pixels",
-                    f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
-                    "scale it down first",
+                    expected=f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
+                    fix="scale it down first",
                 )
             yield image
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except _DECODER_ERRORS as error:
         raise InputError(
-            f"{name}: {_reason(error)}", "a complete picture file", "replace the file"
+            f"{name}: {_reason(error)}", expected="a complete picture file", fix="replace the file"
         ) from error
 
 
@@ -108,7 +108,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535 or values.dtype.kind == "f":
         raise InputError(
-            f"values from {values.min()} to {values.max()}", "8 or 16 bits", "convert to 8 bits"
+            f"values from {values.min()} to {values.max()}",
+            expected="8 or 16 bits",
+            fix="convert to 8 bits",
         )
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
@@ -158,7 +160,9 @@ def read_mask(source: Source) -> Array:
     """
     mask = read_map(source)
     if mask.max() == 1:
-        raise InputError(f"{_name(source)}: levels 0 and 1", LEVELS, "multiply them by 255")
+        raise InputError(
+            f"{_name(source)}: levels 0 and 1", expected=LEVELS, fix="multiply them by 255"
+        )
     return mask
 
 
@@ -179,8 +183,8 @@ def read_map(source: Source) -> Array:
         if (colours != colours[..., :1]).any():
             raise InputError(
                 f"{_name(source)}: a mask in colours (mode {upright.mode})",
-                LEVELS,
-                "convert it to a grey picture",
+                expected=LEVELS,
+                fix="convert it to a grey picture",
             )
         return np.ascontiguousarray(colours[..., 0])
 
@@ -231,7 +235,7 @@ def pad(array: Array, placement: Placement) -> Array:
     if array.shape[:2] != placement.size:
         raise InputError(
             f"a picture of {array.shape[0]} x {array.shape[1]}",
-            f"{placement.size[0]} x {placement.size[1]} as placed",
+            expected=f"{placement.size[0]} x {placement.size[1]} as placed",
         )
     canvas = np.zeros((*placement.canvas, *array.shape[2:]), np.uint8)
     canvas[placement.window] = array
@@ -253,8 +257,8 @@ def require_pair(image: Array, mask: Array) -> None:
     if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
         raise InputError(
             f"a picture {_describe(image)} and a mask {_describe(mask)}",
-            "(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
-            "convert the picture to RGB and the mask to one channel, and make their sizes equal",
+            expected="(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
+            fix="convert the image to RGB and the mask to one channel, and make their sizes equal",
         )
 
 
@@ -311,8 +315,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: {error.strerror}",
-            "",
-            "free space or choose a writable folder, then run again",
+            fix="free space or choose a writable folder, then run again",
         ) from error
 
 

@@ -188,7 +188,8 @@ def purificatory_loss(
     if structural_similarity:
         if targets.superpixels is None:
             raise SettingsError(
-                "a batch without superpixels", "superpixels for the structural similarity loss"
+                "a batch without superpixels",
+                expected="superpixels for the structural similarity loss",
             )
         terms["structural_similarity"] = structural_similarity_loss(
             logits, targets.mask, targets.superpixels, double_sigmoid=double_sigmoid

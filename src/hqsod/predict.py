@@ -73,7 +73,7 @@ class Predictor:
         """Height and width pictures are brought to."""
         size = self.network.size if self._size is None else self._size
         if size not in SIZES:
-            raise SettingsError(f"size {size}", f"from {SIZES[0]} to {SIZES[-1]} pixels")
+            raise SettingsError(f"size {size}", expected=f"from {SIZES[0]} to {SIZES[-1]} pixels")
         return size
 
     @cached_property
@@ -81,7 +81,7 @@ class Predictor:
         """Pictures that go through the network at once."""
         batch = self.network.batch if self._batch is None else self._batch
         if batch < 1:
-            raise SettingsError(f"batch {batch}", "1 or more")
+            raise SettingsError(f"batch {batch}", expected="1 or more")
         return batch
 
     @overload
@@ -131,7 +131,7 @@ def pixels(image: Picture) -> Array:
     if isinstance(image, Image.Image):
         return pictures.to_rgb(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"an array of {image.shape} {image.dtype}", "(H, W, 3) uint8 RGB")
+        raise InputError(f"an array of {image.shape} {image.dtype}", expected="(H, W, 3) uint8 RGB")
     return image
 
 

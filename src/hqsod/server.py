@@ -203,8 +203,8 @@ def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socke
         listening.close()
         raise SettingsError(
             f"{host}:{port}: {error.strerror}",
-            "a free port of this machine",
-            "choose another with --port, or 0 for any",
+            expected="a free port of this machine",
+            fix="choose another with --port, or 0 for any",
         ) from error
     if not token:  # an empty one, from an empty variable, would let everyone in
         token = None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)

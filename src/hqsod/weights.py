@@ -105,7 +105,7 @@ def resolve(name: str, *, offline: bool = False) -> Path:
         if not path.is_file():
             known = ", ".join(registry())
             raise WeightsError(
-                f"weights '{name}': no such name or file", f"a path or one of {known}"
+                f"weights '{name}': no such name or file", expected=f"a path or one of {known}"
             )
         return path
     entry = registry()[name]
@@ -124,8 +124,7 @@ def resolve(name: str, *, offline: bool = False) -> Path:
 def _missing(entry: WeightFile, reason: str) -> WeightsError:
     return WeightsError(
         f"weights '{entry.name}': {reason}",
-        "",
-        f"download {entry.urls[0] if entry.urls else 'hqsod again'} by hand and put it at "
+        fix=f"download {entry.urls[0] if entry.urls else 'hqsod again'} by hand and put it at "
         f"{entry.path} (or set {CACHE_VARIABLE}, or pass its path instead of the name)",
     )
 
@@ -134,8 +133,8 @@ def _require_intact(path: Path, digest: str) -> None:
     if not is_intact(path, digest):
         raise WeightsError(
             f"{path}: its hash is not the published one",
-            digest,
-            "delete the file and fetch it again",
+            expected=digest,
+            fix="delete the file and fetch it again",
         )
 
 
@@ -176,14 +175,14 @@ def load(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # unpickling damaged bytes raises almost anything
         raise WeightsError(
             f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})",
-            "a PyTorch or safetensors file that holds tensors alone",
+            expected="a PyTorch or safetensors file that holds tensors alone",
         ) from error
     for key in ("params_ema", "params", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
             break
     if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
-        raise WeightsError(f"{path}: holds more than named tensors", "a state dict")
+        raise WeightsError(f"{path}: holds more than named tensors", expected="a state dict")
     return dict(state)
 
 
@@ -199,7 +198,7 @@ def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: {error}", "a whole safetensors file") from error
+        raise WeightsError(f"{path}: {error}", expected="a whole safetensors file") from error
 
 
 def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -213,6 +212,6 @@ def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     from safetensors.torch import save as to_bytes
 
     if path.suffix != ".safetensors":
-        raise InputError(f"{path}", "a name that ends in .safetensors")
+        raise InputError(f"{path}", expected="a name that ends in .safetensors")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_bytes(path, to_bytes(tensors, dict(metadata)))

@@ -128,7 +128,9 @@ def load_engine(
     upscaler = load_upscaler(recipe.upscaler, device, precision)
     if upscaler.scale != SCALE:
         raise WeightsError(
-            f"{recipe.upscaler}: enlarges {upscaler.scale} times", f"{SCALE} times", "use another"
+            f"{recipe.upscaler}: enlarges {upscaler.scale} times",
+            expected=f"{SCALE} times",
+            fix="use another",
         )
     refiner = load_refiner(recipe.refiner, device, precision)
     predictor, predictor_weights = None, ""

@@ -78,11 +78,13 @@ def _sole_run(dest: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise OutputError(
-            f"{dest}: another run is at work there", "", "wait for it, or choose another folder"
+            f"{dest}: another run is at work there", fix="wait for it, or choose another folder"
         ) from None
     except OSError as error:
         raise OutputError(
-            f"{dest}: {error.strerror}", "a folder that can be written to", "mend its permissions"
+            f"{dest}: {error.strerror}",
+            expected="a folder that can be written to",
+            fix="mend its permissions",
         ) from error
     try:
         yield

@@ -116,8 +116,8 @@ def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         where = f"--address {address}" if address else "--engine ray"
         raise SettingsError(
             f"{where}: {str(error).splitlines()[0]}",
-            "a Ray that runs (auto, HOST:6379) or a machine with room to start one",
-            "see ray status, or run again when the machine is less busy",
+            expected="a Ray that runs (auto, HOST:6379) or a machine with room to start one",
+            fix="see ray status, or run again when the machine is less busy",
         ) from error
     try:
         yield
@@ -141,7 +141,7 @@ def import_ray(environment: Mapping[str, str]) -> ModuleType:
         import ray.data
     except ImportError as error:
         raise SettingsError(
-            f"--engine ray: {error}", "Ray Data", "pip install 'hqsod[ray]'"
+            f"--engine ray: {error}", expected="Ray Data", fix="pip install 'hqsod[ray]'"
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
@@ -159,7 +159,9 @@ def share(nodes: Sequence[dict[str, float]], device: str, cores: int | None) -> 
         SettingsError: not one worker can be had.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise SettingsError(f"--device {device}", "auto, cpu or cuda", "Ray deals out the GPUs")
+        raise SettingsError(
+            f"--device {device}", expected="auto, cpu or cuda", fix="Ray deals out the GPUs"
+        )
     gpus = int(device == "cuda" or (device == "auto" and any(node.get("GPU") for node in nodes)))
     room = [
         (int(node.get("CPU", 0)), int(node.get("GPU", 0)) if gpus else 1)
@@ -173,8 +175,8 @@ def share(nodes: Sequence[dict[str, float]], device: str, cores: int | None) -> 
         found = ", ".join(f"{int(node.get('CPU', 0))} cores" for node in nodes) or "nothing"
         raise SettingsError(
             f"a cluster of {found}, GPUs: {int(sum(node.get('GPU', 0) for node in nodes))}",
-            f"a machine with {cores} cores" + (" and a GPU" if gpus else ""),
-            "give another --cores or --device, or add machines",
+            expected=f"a machine with {cores} cores" + (" and a GPU" if gpus else ""),
+            fix="give another --cores or --device, or add machines",
         )
     return Pool(workers, cores, gpus)
 
@@ -283,8 +285,8 @@ class Worker:
             raise WeightsError(
                 f"{engine.settings.upscaler}, {engine.settings.refiner}: other weights on machine "
                 f"{os.uname().nodename} than on the first",
-                "the same files everywhere",
-                "use a folder that all machines share, or names that each can fetch",
+                expected="the same files everywhere",
+                fix="use a folder that all machines share, or names that each can fetch",
             )
         return engine
 

@@ -93,7 +93,7 @@ def choose_recipe(name: str | None) -> Recipe:
         ready = weights.at_hand(published.upscaler) and weights.at_hand(published.refiner)
         return published if ready else RECIPES["preview"]
     if name not in RECIPES:
-        raise SettingsError(f"--recipe {name}", " or ".join(RECIPES))
+        raise SettingsError(f"--recipe {name}", expected=" or ".join(RECIPES))
     return RECIPES[name]
 
 

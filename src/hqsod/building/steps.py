@@ -80,8 +80,8 @@ def place(size: tuple[int, int], settings: Settings, name: str) -> Placement:
     if max(enlarged) > max(canvas):
         raise InputError(
             f"{name}: {size[1]} x {size[0]} pixels become {enlarged[1]} x {enlarged[0]}",
-            f"at most {canvas[1]} x {canvas[0]}",
-            "use --canvas none or a larger canvas",
+            expected=f"at most {canvas[1]} x {canvas[0]}",
+            fix="use --canvas none or a larger canvas",
         )
     return Placement.centred(enlarged, canvas)
 
@@ -109,8 +109,8 @@ def read_pixels(pair: Pair) -> tuple[Array, Array]:
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"{pair.mask}: {mask.shape[1]} x {mask.shape[0]} pixels",
-            f"the size of {pair.image.name}, {image.shape[1]} x {image.shape[0]}",
-            "resize the mask or mend the pair",
+            expected=f"the size of {pair.image.name}, {image.shape[1]} x {image.shape[0]}",
+            fix="resize the mask or mend the pair",
         )
     return image, mask
 

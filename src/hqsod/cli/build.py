@@ -163,7 +163,7 @@ def _engine(
             yield engine
     else:
         raise SettingsError(
-            f"--engine {name}", "local, or ray, which --address and --cores go with"
+            f"--engine {name}", expected="local, or ray, which --address and --cores go with"
         )
 
 
@@ -173,7 +173,7 @@ def _canvas(text: str | None) -> int | Literal["none"] | None:
     if text == "none":
         return "none"
     if not text.isdigit() or not 64 <= int(text) <= 16384:
-        raise SettingsError(f"--canvas {text}", "a side from 64 to 16384 pixels, or none")
+        raise SettingsError(f"--canvas {text}", expected="a side from 64 to 16384 pixels, or none")
     return int(text)
 
 
@@ -241,7 +241,7 @@ def refine(
         pairs = (Pair(masks.stem, images, masks),)
     engine = load_refiner(refiner or choose_recipe(None).refiner, *_place(device, precision))
     if engine is None:
-        raise SettingsError("--refiner none", "a refiner", "name one, such as guided")
+        raise SettingsError("--refiner none", expected="a refiner", fix="name one, such as guided")
     _say("refiner", engine.name, engine.weights)
     pair_of = {pair.mask: pair for pair in pairs}
 

@@ -78,7 +78,7 @@ def evaluate(
 
     measures = tuple(dict.fromkeys(part.strip() for part in also.split(",") if part.strip()))
     if protocol not in PROTOCOLS:
-        raise SettingsError(f"--protocol {protocol}", " or ".join(PROTOCOLS))
+        raise SettingsError(f"--protocol {protocol}", expected=" or ".join(PROTOCOLS))
     settings = Settings(protocol, measures, gt_threshold, threshold)
     predictions = _named(pred, name, "--name", lambda folder: folder.resolve().name)
     truths = _named(
@@ -103,7 +103,9 @@ def _named(
 ) -> dict[str, Path]:
     """Folders by name, from `DIR` and `NAME=DIR`."""
     if name is not None and len(given) > 1:
-        raise SettingsError(f"{option} with {len(given)} folders", "one", "write NAME=DIR for each")
+        raise SettingsError(
+            f"{option} with {len(given)} folders", expected="one", fix="write NAME=DIR for each"
+        )
     named: dict[str, Path] = {}
     for text in given:
         left, equals, right = text.partition("=")
@@ -113,7 +115,9 @@ def _named(
             raise InputError(f"{folder}: no such folder")
         key = name or (left if is_named else default(folder))
         if key in named:
-            raise SettingsError(f"two folders named {key}", "a name for each", "write NAME=DIR")
+            raise SettingsError(
+                f"two folders named {key}", expected="a name for each", fix="write NAME=DIR"
+            )
         named[key] = folder
     return named
 
@@ -134,8 +138,8 @@ def _print_problems(found: Evaluation, *, allowed: bool) -> None:
         kinds = sorted({kind for _, _, kind in by_kind})
         raise InputError(
             f"{len(found.problems)} files could not be scored ({', '.join(kinds)})",
-            "one readable map of the same size for each ground truth",
-            "mend them, or pass --resize for sizes and --allow-missing for the rest",
+            expected="one readable map of the same size for each ground truth",
+            fix="mend them, or pass --resize for sizes and --allow-missing for the rest",
         )
 
 

@@ -53,7 +53,7 @@ def predict(
         _write(job.predict_one(sys.stdin.buffer, predictor, *kinds))
         return
     if out is None:
-        raise SettingsError("no --out", "the folder where maps go")
+        raise SettingsError("no --out", expected="the folder where maps go")
     pictures = find_pictures(paths)
     _announce(predictor)
     finish(job.predict(pictures, out, predictor, kinds=["maps", *kinds], overwrite=overwrite))
@@ -71,11 +71,17 @@ def _require_one_result(paths: list[str], out: Path | None, kinds: list[str]) ->
         SettingsError: it is not.
     """
     if len(paths) > 1 or out is not None:
-        raise SettingsError("- with other paths or --out", "- alone", "redirect standard output")
+        raise SettingsError(
+            "- with other paths or --out", expected="- alone", fix="redirect standard output"
+        )
     if len(kinds) > 1:
-        raise SettingsError("--cutout and --overlay with -", "one result", "leave one away")
+        raise SettingsError(
+            "--cutout and --overlay with -", expected="one result", fix="leave one away"
+        )
     if sys.stdout.isatty():
-        raise SettingsError("a picture for the terminal", "a file", "redirect with > FILE")
+        raise SettingsError(
+            "a picture for the terminal", expected="a file", fix="redirect with > FILE"
+        )
 
 
 def _write(data: bytes) -> None:

@@ -41,7 +41,7 @@ def review(
         from hqsod.review.app import LARGEST_BODY, create_app
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"hqsod review without {error.name}", "", "pip install 'hqsod[review]'"
+            f"hqsod review without {error.name}", fix="pip install 'hqsod[review]'"
         ) from error
     folder = _linked(dest, images, masks, candidates or [])
     page = create_app(folder, who or _user())
@@ -65,16 +65,18 @@ def _linked(
 
     if images is None and masks is None and not candidates:
         if dest is None:
-            raise SettingsError("no data set", "a built data set, or --images and --masks")
+            raise SettingsError("no data set", expected="a built data set, or --images and --masks")
         with Manifest.open(dest):
             return dest
     if images is None or masks is None:
-        raise SettingsError("not both of --images and --masks", "both", "name the other folder")
+        raise SettingsError(
+            "not both of --images and --masks", expected="both", fix="name the other folder"
+        )
     from hqsod.review.linked import link
 
     named = [text.partition("=") for text in candidates]
     if wrong := [text for text, (_, sign, _) in zip(candidates, named, strict=True) if not sign]:
-        raise SettingsError(f"--candidates {wrong[0]}", "NAME=DIR, such as sam=out/sam")
+        raise SettingsError(f"--candidates {wrong[0]}", expected="NAME=DIR, such as sam=out/sam")
     folder = dest or masks.absolute().with_name(f"{masks.absolute().name}-review")
     for line in link(folder, images, masks, {name: Path(path) for name, _, path in named}):
         console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)

@@ -38,7 +38,7 @@ def serve(
         from hqsod.serve.app import create_service
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"hqsod serve without {error.name}", "", "pip install 'hqsod[serve]'"
+            f"hqsod serve without {error.name}", fix="pip install 'hqsod[serve]'"
         ) from error
     from hqsod.predict import Predictor
     from hqsod.serve.service import Limits, warm_up

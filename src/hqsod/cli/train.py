@@ -88,16 +88,18 @@ def _stages(first: int | None, more: list[str]) -> tuple[int, ...]:
     """`--stages 1 2 3`: the option takes the first number, the rest arrive as arguments."""
     if first is None:
         if more:
-            raise SettingsError(f"{more[0]} after the data set", "one data set")
+            raise SettingsError(f"{more[0]} after the data set", expected="one data set")
         return (1, 2, 3)
     if not all(number.isdigit() for number in more):
         raise SettingsError(
-            f"--stages {first} and then {' '.join(more)}", "numbers", "name the data set first"
+            f"--stages {first} and then {' '.join(more)}",
+            expected="numbers",
+            fix="name the data set first",
         )
     stages = (first, *map(int, more))
     if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3}:
         given = " ".join(map(str, stages))
-        raise SettingsError(f"--stages {given}", "some of 1 2 3, in this order")
+        raise SettingsError(f"--stages {given}", expected="some of 1 2 3, in this order")
     return stages
 
 

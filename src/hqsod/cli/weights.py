@@ -39,7 +39,9 @@ def fetch(
     from hqsod import weights
 
     if unknown := [name for name in names if name not in weights.registry()]:
-        raise WeightsError(f"weights {unknown[0]!r}", f"one of {', '.join(weights.registry())}")
+        raise WeightsError(
+            f"weights {unknown[0]!r}", expected=f"one of {', '.join(weights.registry())}"
+        )
     for name in names:
         typer.echo(f"{name}: {weights.resolve(name, offline=offline)}")
 
@@ -73,7 +75,9 @@ def convert(
 
     state = weights.load(published)
     if not is_published(state):
-        raise WeightsError(f"{published}: not in the published naming", "a published PurNet file")
+        raise WeightsError(
+            f"{published}: not in the published naming", expected="a published PurNet file"
+        )
     network = load_purnet(state)
     source = f"{published.name} sha256 {weights.sha256(published)}"
     weights.save(out, network.state_dict(), {"network": "PurNet", "source": source})

@@ -77,8 +77,7 @@ class OvertakenError(HqsodError):
         super().__init__(
             f"{decision.stem}: {decision.who} decided on it meanwhile "
             f"({decision.choice or 'undecided'})",
-            "",
-            "look at it again, then decide",
+            fix="look at it again, then decide",
         )
 
 

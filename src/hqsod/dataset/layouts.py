@@ -63,8 +63,8 @@ def find_pairs(
     if not found.pairs:
         raise InputError(
             f"{source}: no picture with a mask of the same name ({found.layout})",
-            "pairs such as x.jpg and x.png",
-            "name the folders with --images and --masks",
+            expected="pairs such as x.jpg and x.png",
+            fix="name the folders with --images and --masks",
         )
     return found.pairs
 
@@ -84,7 +84,7 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
     if (images is None) != (masks is None):
-        raise InputError("only one of --images and --masks", "both or neither")
+        raise InputError("only one of --images and --masks", expected="both or neither")
     if images is not None and masks is not None:
         folders = _subfolder(source, images), _subfolder(source, masks)
         return _match("as told", *map(find_images, folders))
@@ -94,7 +94,7 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
     several = {path.name: found for path in inner if (found := _laid_out(path))}
     if len(several) > 1:
         raise InputError(
-            f"{source}: holds {', '.join(several)}", "one data set", "name one of them"
+            f"{source}: holds {', '.join(several)}", expected="one data set", fix="name one of them"
         )
     return next(iter(several.values())) if several else _flat(source)
 
@@ -137,8 +137,8 @@ def _flat(source: Path) -> Found:
         known = "; ".join(f"{layout.images} + {layout.masks}" for layout in LAYOUTS)
         raise InputError(
             f"{source}: no known layout",
-            f"one of {known}; or x.jpg beside x.png",
-            "name the folders with --images and --masks",
+            expected=f"one of {known}; or x.jpg beside x.png",
+            fix="name the folders with --images and --masks",
         )
     photographs = [file for file in files if file.suffix.lower() != ".png"]
     masks = [file for file in files if file.suffix.lower() == ".png"]

@@ -82,7 +82,9 @@ def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connectio
     """
     path = folder / NAME
     if not create and not path.is_file():
-        raise InputError(f"{folder}: no {NAME}", "a data set made by hqsod build", "build it first")
+        raise InputError(
+            f"{folder}: no {NAME}", expected="a data set made by hqsod build", fix="build it first"
+        )
     with _told_plainly(path):
         connection = sqlite3.connect(path, timeout=30)
         try:
@@ -181,6 +183,6 @@ def _told_plainly(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise OutputError(
             f"{path}: {error}",
-            "a manifest that can be read and written",
-            "free space or mend the folder's permissions, then run again",
+            expected="a manifest that can be read and written",
+            fix="free space or mend the folder's permissions, then run again",
         ) from error

@@ -98,8 +98,8 @@ def _collect(method: str, matched: Matched, outcomes: Iterable[Outcome], how: Ho
         last = problems[-1]
         raise InputError(
             f"{method}: not one map could be scored; {last.file}: {last.detail}",
-            "maps as large as their ground truths",
-            "check the folders, or pass --resize",
+            expected="maps as large as their ground truths",
+            fix="check the folders, or pass --resize",
         )
     return MethodScores(
         mean=average.mean,

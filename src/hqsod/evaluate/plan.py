@@ -54,8 +54,8 @@ def plan(predictions: Mapping[str, Path], ground_truths: Mapping[str, Path]) -> 
             if not methods[method].tasks:
                 raise InputError(
                     f"{maps_folder}: no map is named as a ground truth in {folder}",
-                    "maps and ground truths of the same stems",
-                    "check the two folders",
+                    expected="maps and ground truths of the same stems",
+                    fix="check the two folders",
                 )
         plans[name] = Plan(truths, _photographs(folder), methods)
     return plans
@@ -74,8 +74,8 @@ def ground_truth_folder(given: Path) -> Path:
     if any(p.stem in masks for p in pictures if p.suffix.lower() in (".jpg", ".jpeg")):
         raise InputError(
             f"{given}: photographs (.jpg) and masks (.png) in one folder",
-            "ground truths alone",
-            "move the masks to a folder of their own",
+            expected="ground truths alone",
+            fix="move the masks to a folder of their own",
         )
     return given
 
@@ -104,18 +104,18 @@ def _maps_folder(given: Path, dataset: str, alone: bool) -> Path:
         return given
     raise InputError(
         f"{given}: no folder {dataset} in it",
-        "one folder of maps for each data set, named as the data set",
-        "rename the folder, or name the data set with --gt NAME=DIR",
+        expected="one folder of maps for each data set, named as the data set",
+        fix="rename the folder, or name the data set with --gt NAME=DIR",
     )
 
 
 def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Path]]:
     """Pictures by stem, in order, and further files of a stem seen before."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", f"a folder of {what}")
+        raise InputError(f"{folder}: no such folder", expected=f"a folder of {what}")
     files = find_images(folder)
     if not files:
-        raise InputError(f"{folder}: no pictures in it", f"a folder of {what}")
+        raise InputError(f"{folder}: no pictures in it", expected=f"a folder of {what}")
     first: dict[str, Path] = {}
     doubled = [file for file in files if first.setdefault(file.stem, file) != file]
     return first, doubled

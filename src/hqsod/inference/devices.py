@@ -23,8 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError(
             f"--device {name}: PyTorch {torch.__version__} finds no CUDA device",
-            "a machine with one",
-            "use --device cpu, or install a CUDA build of PyTorch and its driver",
+            expected="a machine with one",
+            fix="use --device cpu, or install a CUDA build of PyTorch and its driver",
         )
     return torch.device(name)
 
@@ -36,7 +36,7 @@ def require_device_name(name: str) -> None:
         SettingsError: it is not.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise SettingsError(f"--device {name}", "auto, cpu, cuda or cuda:N")
+        raise SettingsError(f"--device {name}", expected="auto, cpu, cuda or cuda:N")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -51,7 +51,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if has_native_bf16(device) else torch.float32
     if name not in PRECISIONS:
-        raise SettingsError(f"--precision {name}", f"auto, {' or '.join(PRECISIONS)}")
+        raise SettingsError(f"--precision {name}", expected=f"auto, {' or '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 

@@ -94,8 +94,8 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
     except WeightsError as error:
         raise WeightsError(
             f"{name}: {error.got}",
-            "CascadePSP's weights, or a compact refiner's of this version of hqsod",
-            "hqsod train PAIRS --recipe refiner makes the latter",
+            expected="CascadePSP's weights, or a compact refiner's of this version of hqsod",
+            fix="hqsod train PAIRS --recipe refiner makes the latter",
         ) from error
     return CascadeRefiner(name, digest, prepare(network, device, precision))
 
@@ -149,7 +149,7 @@ class CascadeRefiner:
         self, name: str, digest: str, network: CascadePSP, side: int = SIDE, *, local: bool = True
     ) -> None:
         if side // 2 <= 2 * RIM:
-            raise SettingsError(f"crops of {side} pixels", f"at least {4 * RIM + 2}")
+            raise SettingsError(f"crops of {side} pixels", expected=f"at least {4 * RIM + 2}")
         self.name, self.weights = name, digest
         self._network, self._side, self._local = network, side, local
         self._pixels_at_once = pixels_that_fit(network)
@@ -170,8 +170,7 @@ class CascadeRefiner:
                 raise
             raise SettingsError(
                 f"out of memory on {self._network.device} with one crop of {self._side} pixels",
-                "",
-                "close other programs, or use --device cpu or another --refiner",
+                fix="close other programs, or use --device cpu or another --refiner",
             ) from error
         levels: Array = (refined[0, 0] * 255).to(torch.uint8).cpu().numpy()  # cut, as published
         return levels
@@ -190,7 +189,7 @@ class CascadeRefiner:
         if min(size) * self._side < max(size):
             raise InputError(
                 f"a picture of {size[1]} x {size[0]} pixels",
-                f"a long side of at most {self._side} times the short one",
+                expected=f"a long side of at most {self._side} times the short one",
             )
         small = _fit(picture, self._side, "bicubic"), _fit(mask, self._side, "bilinear")
         if not self._local:

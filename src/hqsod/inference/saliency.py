@@ -82,7 +82,9 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     about = f"{known}; sha256 {weights.sha256(path)[:16]}"  # enough to tell it from another
     if path.suffix == ".onnx":
         if precision not in ("auto", "float32"):
-            raise SettingsError(f"--precision {precision} with {path.name}", "auto or float32")
+            raise SettingsError(
+                f"--precision {precision} with {path.name}", expected="auto or float32"
+            )
         return OnnxNetwork(open_onnx(path, device), about)
     where = choose_device(device)
     number = choose_precision(precision, where)
@@ -105,7 +107,8 @@ def find_weights(name: str | Path | None) -> Path:
         if found := sorted(folder.glob(pattern)):
             return found[-1]
     raise WeightsError(
-        f"{folder}: no weights", f"a training run's folder with one of {', '.join(RUN_FILES)}"
+        f"{folder}: no weights",
+        expected=f"a training run's folder with one of {', '.join(RUN_FILES)}",
     )
 
 
@@ -171,8 +174,7 @@ class TorchNetwork:
             raise SettingsError(
                 f"out of memory on {self._device} with {len(images)} pictures of "
                 f"{images.shape[1]} x {images.shape[2]} at once",
-                "",
-                "use a smaller --batch or --size, or --device cpu",
+                fix="use a smaller --batch or --size, or --device cpu",
             ) from error
         result: Maps = maps.numpy()
         return result
@@ -211,7 +213,7 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise SettingsError(
-            f"{path} needs ONNX Runtime, which is not installed", "", "pip install 'hqsod[onnx]'"
+            f"{path} needs ONNX Runtime, which is not installed", fix="pip install 'hqsod[onnx]'"
         ) from error
     require_device_name(device)
     cuda = "CUDAExecutionProvider"
@@ -219,8 +221,7 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
     if device.startswith("cuda") and not has_cuda:
         raise SettingsError(
             f"--device {device}: this ONNX Runtime was built without CUDA",
-            "",
-            "pip install onnxruntime-gpu, or use --device cpu",
+            fix="pip install onnxruntime-gpu, or use --device cpu",
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -230,11 +231,13 @@ def open_onnx(path: Path, device: str = "cpu") -> InferenceSession:
         session = onnxruntime.InferenceSession(path, options, providers)
     except Exception as error:  # its errors share no base class
         raise WeightsError(
-            f"{path}: {str(error).splitlines()[0]}", "a whole ONNX file", "export it again"
+            f"{path}: {str(error).splitlines()[0]}",
+            expected="a whole ONNX file",
+            fix="export it again",
         ) from error
     if not set(ONNX_KEYS) <= set(session.get_modelmeta().custom_metadata_map):
         raise WeightsError(
             f"{path}: how its pictures must be prepared is not known",
-            "a file that hqsod export wrote",
+            expected="a file that hqsod export wrote",
         )
     return session

@@ -168,8 +168,8 @@ class NetworkUpscaler:
         if self.pixels_at_once < SMALLEST_TILE**2:
             raise SettingsError(
                 f"out of memory on {self._device} with {tried:,} pixels",
-                "enough memory for one small tile",
-                "close other programs, or use --device cpu or another --upscaler",
+                expected="enough memory for one small tile",
+                fix="close other programs, or use --device cpu or another --upscaler",
             )
 
 
@@ -228,7 +228,9 @@ def _require_one_size(images: Sequence[Array]) -> None:
     shapes = {image.shape for image in images}
     if any(len(shape) != 3 or shape[2] != 3 for shape in shapes) or len(shapes) > 1:
         got = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
-        raise InputError(f"arrays of {got}", "RGB pictures of one size", "pass one size at a time")
+        raise InputError(
+            f"arrays of {got}", expected="RGB pictures of one size", fix="pass one size at a time"
+        )
 
 
 def _load_with_spandrel(
@@ -244,17 +246,19 @@ def _load_with_spandrel(
         raise WeightsError(
             f"{name}: no upscaler that hqsod knows, and spandrel, which knows more, does not load "
             f"({str(error).splitlines()[0]})",
-            "",
-            "pip install 'hqsod[spandrel]', with a torchvision of the same build as torch",
+            fix="pip install 'hqsod[spandrel]', with a torchvision of the same build as torch",
         ) from error
     try:
         loaded = spandrel.ModelLoader(device).load_from_state_dict(state)
     except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{name}: no upscaler that hqsod or spandrel knows", "SwinIR or another upscaler"
+            f"{name}: no upscaler that hqsod or spandrel knows",
+            expected="SwinIR or another upscaler",
         ) from error
     if not isinstance(loaded, spandrel.ImageModelDescriptor) or loaded.input_channels != 3:
-        raise WeightsError(f"{name}: a network of another purpose", "an upscaler of RGB pictures")
+        raise WeightsError(
+            f"{name}: a network of another purpose", expected="an upscaler of RGB pictures"
+        )
     if precision is torch.bfloat16 and loaded.supports_bfloat16:
         loaded.bfloat16()
     return lambda images: loaded(images.to(loaded.dtype)).float(), loaded.scale

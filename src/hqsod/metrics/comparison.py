@@ -112,14 +112,14 @@ def check(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]) -> Non
             shape = f"{array.dtype} array of shape {array.shape}" if hasattr(array, "dtype") else ""
             raise InputError(
                 f"the {name} is {shape or type(array).__name__}",
-                "a uint8 array of shape (height, width)",
-                "scale saliency in [0, 1] by 255 and round it first",
+                expected="a uint8 array of shape (height, width)",
+                fix="scale saliency in [0, 1] by 255 and round it first",
             )
     if prediction.shape != ground_truth.shape or not prediction.size:
         raise InputError(
             f"a prediction of {prediction.shape} and a ground truth of {ground_truth.shape}",
-            "two arrays of one size, not empty",
-            "resize the prediction to the ground truth",
+            expected="two arrays of one size, not empty",
+            fix="resize the prediction to the ground truth",
         )
 
 

@@ -58,20 +58,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise SettingsError(f"protocol {self.protocol!r}", " or ".join(PROTOCOLS))
+            raise SettingsError(f"protocol {self.protocol!r}", expected=" or ".join(PROTOCOLS))
         for name in self.also:
             if name not in MEASURES:
-                raise SettingsError(f"measure {name!r}", f"one of {', '.join(MEASURES)}")
+                raise SettingsError(f"measure {name!r}", expected=f"one of {', '.join(MEASURES)}")
         if not 0 <= self.gt_threshold <= 254 or not 1 <= self.threshold <= 255:
             raise SettingsError(
                 f"gt_threshold {self.gt_threshold} and threshold {self.threshold}",
-                "a gt_threshold of 0 to 254 and a threshold of 1 to 255",
+                expected="a gt_threshold of 0 to 254 and a threshold of 1 to 255",
             )
         if self.protocol == "purnet" and self.gt_threshold != 128:
             raise SettingsError(
                 f"gt_threshold {self.gt_threshold} with the purnet protocol",
-                "no threshold: it takes the brightest pixels as foreground",
-                "leave it out or use the standard protocol",
+                expected="no threshold: it takes the brightest pixels as foreground",
+                fix="leave it out or use the standard protocol",
             )
 
 

@@ -194,7 +194,7 @@ def build_cascadepsp(state: Mapping[str, Tensor]) -> CascadePSP:
     except (KeyError, RuntimeError) as error:
         raise WeightsError(
             f"weights that do not fit CascadePSP: {str(error).splitlines()[-1].strip()}",
-            "parameters under the published names (feats.*, psp.*, up_1.* to final_21.*)",
+            expected="parameters under the published names (feats.*, psp.*, up_1.* to final_21.*)",
         ) from error
     return network.eval()
 

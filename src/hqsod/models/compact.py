@@ -116,7 +116,7 @@ def build_compact(state: Mapping[str, Tensor]) -> Compact:
     except (KeyError, RuntimeError) as error:
         raise WeightsError(
             f"weights that do not fit ({' '.join(str(error).split())[:200]})",
-            "a compact upscaler, as `hqsod train --recipe upscaler` writes it",
-            "give the checkpoint of another network to the part that knows it",
+            expected="a compact upscaler, as `hqsod train --recipe upscaler` writes it",
+            fix="give the checkpoint of another network to the part that knows it",
         ) from error
     return network.eval()

@@ -251,7 +251,8 @@ def build_compact_refiner(state: Mapping[str, Tensor]) -> CompactRefiner:
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise WeightsError(
-            f"weights that do not fit ({first_reason(error)})", "those of a compact refiner"
+            f"weights that do not fit ({first_reason(error)})",
+            expected="those of a compact refiner",
         ) from error
     return network.eval()
 

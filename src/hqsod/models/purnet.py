@@ -219,7 +219,7 @@ def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool =
         SettingsError: an unknown backbone.
     """
     if backbone not in BACKBONES:
-        raise SettingsError(f"backbone {backbone!r}", "one of " + ", ".join(BACKBONES))
+        raise SettingsError(f"backbone {backbone!r}", expected="one of " + ", ".join(BACKBONES))
     return _assemble(BACKBONES[backbone], width, attention)
 
 
@@ -240,7 +240,7 @@ def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
     try:
         laterals = [state[f"purificatory.decoder.lateral.{i}.0.weight"] for i in range(LEVELS)]
     except KeyError as error:
-        raise WeightsError(f"weights without {error}", "those of a PurNet") from None
+        raise WeightsError(f"weights without {error}", expected="those of a PurNet") from None
     channels = tuple(weight.shape[1] for weight in laterals)
     attention = any(name.startswith("promotion.") for name in state)
     for backbone in BACKBONES.values():
@@ -249,7 +249,9 @@ def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
         if extractor.channels == channels:
             network = _assemble(backbone, laterals[0].shape[0], attention)
             return _filled(network, state).eval()
-    raise WeightsError(f"a backbone with channels {channels}", "one of " + ", ".join(BACKBONES))
+    raise WeightsError(
+        f"a backbone with channels {channels}", expected="one of " + ", ".join(BACKBONES)
+    )
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
@@ -269,7 +271,7 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _our_name(name: str) -> str:
     module = re.match(r"layer0\.[01]|\w+", name)
     if module is None or module[0] not in _PUBLISHED:
-        raise WeightsError(f"tensor {name!r}", "a name of the published PurNet")
+        raise WeightsError(f"tensor {name!r}", expected="a name of the published PurNet")
     return _PUBLISHED[module[0]] + name[module.end() :]
 
 
@@ -309,7 +311,9 @@ def _filled(network: PurNet, state: Mapping[str, Tensor]) -> PurNet:
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
-        raise WeightsError(f"weights that do not fit: {reason}", "those of a PurNet") from None
+        raise WeightsError(
+            f"weights that do not fit: {reason}", expected="those of a PurNet"
+        ) from None
     return network
 
 

@@ -312,8 +312,8 @@ def build_swinir(state: Mapping[str, Tensor]) -> SwinIR:
     except (LookupError, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"weights that do not fit ({' '.join(str(error).split())[:200]})",
-            "a real-world SwinIR under its official names, upsampler nearest+conv",
-            "give the checkpoint of another network to the part that knows it",
+            expected="a real-world SwinIR under its official names, upsampler nearest+conv",
+            fix="give the checkpoint of another network to the part that knows it",
         ) from error
     return network.eval()
 

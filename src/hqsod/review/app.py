@@ -117,7 +117,7 @@ def _add_pictures(app: FastAPI, folder: Path, cache: tiles.Cache) -> None:
     def thumbnail(stem: str, stamp: str) -> Response:
         record = _find(folder, stem)
         if stamp != _thumbnail_stamp(folder, record):
-            raise InputError(f"{stem}: the files have changed", "", "load the page again")
+            raise InputError(f"{stem}: the files have changed", fix="load the page again")
 
         def make() -> dict[str, bytes]:
             layers = list(_layers(folder, record).values())
@@ -133,7 +133,7 @@ def _add_pictures(app: FastAPI, folder: Path, cache: tiles.Cache) -> None:
     def tile(stem: str, layer: str, stamp: str, level: int, row: int, column: int) -> Response:
         path = _layers(folder, _find(folder, stem)).get(layer)
         if path is None or stamp != tiles.stamp(path):
-            raise InputError(f"{stem}: {layer} has changed", "", "load the page again")
+            raise InputError(f"{stem}: {layer} has changed", fix="load the page again")
 
         def make() -> dict[str, bytes]:
             read = images.read_image if layer == PICTURE else images.read_map
@@ -162,7 +162,9 @@ def _add_deciding(app: FastAPI, folder: Path) -> None:
         mask = images.read_map(io.BytesIO(png))
         size = images.read_size(tiles.locate(folder, record.outputs[IMAGES].path))
         if mask.shape != size:
-            raise InputError(f"{stem}: a correction of {mask.shape}", f"the picture's {size}")
+            raise InputError(
+                f"{stem}: a correction of {mask.shape}", expected=f"the picture's {size}"
+            )
         path = folder / store.corrected_path(stem)
         taken = wish.model_copy(update={"choice": CORRECTED})
         return _decide(folder, record, taken, lambda: images.write_png(path, mask))

@@ -97,7 +97,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}", "a mask", "build the pair again") from error
+        raise InputError(
+            f"{path}: {error.strerror}", expected="a mask", fix="build the pair again"
+        ) from error
 
 
 def _remove_others(folder: Path, kept: set[str]) -> int:

@@ -49,7 +49,9 @@ def link(
     for name in candidates:
         if name in TAKEN or not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(
-                f"--candidates {name}=...", "a new name of letters, digits, - and _", "rename it"
+                f"--candidates {name}=...",
+                expected="a new name of letters, digits, - and _",
+                fix="rename it",
             )
     found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
@@ -61,8 +63,8 @@ def link(
     except OSError as error:
         raise OutputError(
             f"{dest}: {error.strerror}",
-            "a folder that can be written to",
-            "name another folder for the decisions",
+            expected="a folder that can be written to",
+            fix="name another folder for the decisions",
         ) from error
     others = {name: _by_stem(folder) for name, folder in candidates.items()}
     work = [
@@ -81,8 +83,8 @@ def _link(link: Path, folder: Path) -> None:
     if link.exists() or link.is_symlink():
         raise OutputError(
             f"{link}: stands for {link.resolve()}",
-            f"nothing, or a link to {folder.resolve()}",
-            "name another folder for the decisions",
+            expected=f"nothing, or a link to {folder.resolve()}",
+            fix="name another folder for the decisions",
         )
     link.symlink_to(folder.resolve(), target_is_directory=True)
 
@@ -148,7 +150,7 @@ def _mask(path: Path, image: Array) -> Array:
     if mask.shape != image.shape[:2]:
         raise InputError(
             f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels",
-            f"the size of its photograph, {image.shape[1]} x {image.shape[0]}",
-            "resize the mask or mend the pair",
+            expected=f"the size of its photograph, {image.shape[1]} x {image.shape[0]}",
+            fix="resize the mask or mend the pair",
         )
     return mask

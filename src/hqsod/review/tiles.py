@@ -112,7 +112,9 @@ def locate(folder: Path, relative: str) -> Path:
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"{relative}: outside of the data set")
     if not (folder / path).is_file():
-        raise InputError(f"{folder / path}: no such file", f"as {MANIFEST} says", "build it again")
+        raise InputError(
+            f"{folder / path}: no such file", expected=f"as {MANIFEST} says", fix="build it again"
+        )
     return folder / path
 
 

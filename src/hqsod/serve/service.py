@@ -132,7 +132,7 @@ class Service:
             reason = f"the picture did not arrive within {self.limits.seconds:g} s"
             raise HTTPException(408, reason) from None
         if not body:
-            raise InputError("an empty body", "a picture's file as the request's body")
+            raise InputError("an empty body", expected="a picture's file as the request's body")
         return body
 
     async def _make(self, body: bytes, kind: str) -> bytes:

@@ -45,7 +45,9 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(files[-1], map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError) as error:
         raise WeightsError(
-            f"{files[-1]}: {error}", "a checkpoint", "delete it to go on from the one before"
+            f"{files[-1]}: {error}",
+            expected="a checkpoint",
+            fix="delete it to go on from the one before",
         ) from error
     return state
 

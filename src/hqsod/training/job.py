@@ -95,8 +95,8 @@ def train(plan: Plan, out: Path, *, resume: bool = False) -> Outcome:
     if not isinstance(plan.recipe, Recipe) and (plan.overfit or plan.stages != STAGES):
         raise SettingsError(
             f"--stages or --overfit with a recipe for the {plan.recipe.task}",
-            "a recipe for PurNet, which alone has them",
-            "leave them out; --set loop.steps=200 makes a training short",
+            expected="a recipe for PurNet, which alone has them",
+            fix="leave them out; --set loop.steps=200 makes a training short",
         )
     accelerator = _accelerator(plan)
     if accelerator.is_main_process:
@@ -166,7 +166,7 @@ def _require_own_folder(plan: Plan, out: Path, resume: bool) -> None:
         return
     if not resume:
         raise SettingsError(
-            f"{out} holds a run", "a new folder", "add --resume to go on with that run"
+            f"{out} holds a run", expected="a new folder", fix="add --resume to go on with that run"
         )
     before = Plan.model_validate_json(path.read_text("utf-8"))
     where = {"device", "precision", "stages", "accumulate"}
@@ -175,8 +175,8 @@ def _require_own_folder(plan: Plan, out: Path, resume: bool) -> None:
     if changed:
         raise SettingsError(
             f"--resume with another {changed[0]} than {path} has",
-            "the options of the first call",
-            "use another --out for another run",
+            expected="the options of the first call",
+            fix="use another --out for another run",
         )
 
 
@@ -226,8 +226,8 @@ def _start(recipe: Recipe, name: str, out: Path) -> PurNet:
         if not source.is_file():
             raise SettingsError(
                 f"{name} starts from {stage.start}, which {out} does not hold",
-                f"{source}",
-                f"train {stage.start} first, or set {name}.start to the path of its weights",
+                expected=f"{source}",
+                fix=f"train {stage.start} first, or set {name}.start to the path of its weights",
             )
     else:
         source = weights.resolve(stage.start)
@@ -236,8 +236,8 @@ def _start(recipe: Recipe, name: str, out: Path) -> PurNet:
     except WeightsError as error:
         raise WeightsError(
             f"{name}.start = {stage.start}: {error.got}",
-            f"weights of {recipe.network.backbone} or of PurNet with it",
-            f"set {name}.start to such weights or to random, or network.backbone to theirs",
+            expected=f"weights of {recipe.network.backbone} or of PurNet with it",
+            fix=f"set {name}.start to such weights or to random, or network.backbone to theirs",
         ) from None
     return network
 
@@ -253,6 +253,6 @@ def _require_learned(folder: Path) -> None:
     if error > LEARNED:
         raise TrainingError(
             f"the pictures were not learned: mean absolute error {error:.3f}",
-            f"at most {LEARNED}",
-            "take more steps with --set, or look at the masks",
+            expected=f"at most {LEARNED}",
+            fix="take more steps with --set, or look at the masks",
         )

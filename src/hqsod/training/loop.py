@@ -84,16 +84,16 @@ def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Ba
     if not len(task.data):
         raise SettingsError(
             "no picture is left to train on, all are held out to validate on",
-            "at least one",
-            "add pictures, lower the recipe's holdout with --set, or name others for --validation",
+            expected="at least one",
+            fix="add images, lower holdout with --set, or name another set with --validation",
         )
     processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
     share, rest = divmod(settings.batch, processes * parts)
     if rest:
         raise SettingsError(
             f"a batch of {settings.batch} for {processes} processes in {parts} parts each",
-            f"a multiple of {processes * parts}",
-            "change batch, the number of processes or --accumulate",
+            expected=f"a multiple of {processes * parts}",
+            fix="change batch, the number of processes or --accumulate",
         )
     rank = accelerator.process_index
     return Batches(task.data, share, settings.seed, rank, processes, accelerator.device)
@@ -143,7 +143,9 @@ class Trainer:
     def __init__(self, task: Task, settings: LoopSettings, accelerator: Accelerator) -> None:
         unknown = settings.rates.keys() - task.parts.keys()
         if unknown:
-            raise SettingsError(f"a rate for {min(unknown)}", f"one of {', '.join(task.parts)}")
+            raise SettingsError(
+                f"a rate for {min(unknown)}", expected=f"one of {', '.join(task.parts)}"
+            )
         self.task, self.settings, self.accelerator = task, settings, accelerator
         self.step, self.best = 0, math.inf
         self.parts, self.part = accelerator.gradient_accumulation_steps, 0
@@ -217,8 +219,8 @@ class Trainer:
             raise TrainingError(
                 f"the loss at step {self.step + 1} is {total.item()}; "
                 f"the batch: {', '.join(names(self.step * self.parts + self.part))}",
-                "a finite number",
-                "look at these pictures, or start again with lower rates",
+                expected="a finite number",
+                fix="look at these pictures, or start again with lower rates",
             )
         for number, (objective, loss) in enumerate(zip(objectives, losses, strict=True), 1):
             parameters = [p for name in objective.trains for p in self.trained.get(name, ())]

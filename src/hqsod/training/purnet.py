@@ -108,12 +108,14 @@ def fill(network: PurNet, state: Mapping[str, Tensor]) -> None:
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(str(error).splitlines()[1].strip(), "weights of this network") from None
+        raise WeightsError(
+            str(error).splitlines()[1].strip(), expected="weights of this network"
+        ) from None
     wrong = [*unexpected, *(name for name in missing if not name.startswith(left_out))]
     if wrong:
         raise WeightsError(
             f"weights that do not fit at {wrong[0]} ({len(wrong)} tensors)",
-            "those of this backbone and width",
+            expected="those of this backbone and width",
         )
 
 

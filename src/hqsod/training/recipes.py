@@ -48,19 +48,23 @@ def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:
         key = ".".join(str(part) for part in first["loc"]) or "the recipe"
         if first["type"] == "extra_forbidden":
             raise SettingsError(
-                f"recipe {source}: {key}", "a setting that there is", "see docs/training.md"
+                f"recipe {source}: {key}",
+                expected="a setting that there is",
+                fix="see docs/training.md",
             ) from None
         if first["type"] == "missing":
-            raise SettingsError(f"recipe {source}: no {key}", "a value for it") from None
+            raise SettingsError(f"recipe {source}: no {key}", expected="a value for it") from None
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         got = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
-        raise SettingsError(f"recipe {source}: {got}", expected) from None
+        raise SettingsError(f"recipe {source}: {got}", expected=expected) from None
 
 
 def _kind(source: str, values: dict[str, Any]) -> type[AnyRecipe]:
     task = values.get("task", "purnet")
     if task not in KINDS:
-        raise SettingsError(f"recipe {source}: task = {task!r}", f"one of {', '.join(KINDS)}")
+        raise SettingsError(
+            f"recipe {source}: task = {task!r}", expected=f"one of {', '.join(KINDS)}"
+        )
     return KINDS[task]
 
 
@@ -72,17 +76,17 @@ def _read_toml(source: str) -> dict[str, Any]:
     except OSError as error:
         names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
         raise SettingsError(
-            f"recipe {source}: {error.strerror}", f"a path or one of {', '.join(names)}"
+            f"recipe {source}: {error.strerror}", expected=f"a path or one of {', '.join(names)}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"recipe {source}: {error}", "TOML") from None
+        raise SettingsError(f"recipe {source}: {error}", expected="TOML") from None
 
 
 def _set(values: dict[str, Any], change: str) -> None:
     """Set `table.key=value` in nested tables; a value that is not TOML is taken as text."""
     path, equals, text = change.partition("=")
     if not equals:
-        raise SettingsError(f"--set {change}", "table.key=value, such as stage1.steps=100")
+        raise SettingsError(f"--set {change}", expected="table.key=value, such as stage1.steps=100")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -91,5 +95,5 @@ def _set(values: dict[str, Any], change: str) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"--set {change}", f"a table before {table!r} ends")
+            raise SettingsError(f"--set {change}", expected=f"a table before {table!r} ends")
     values[key] = value

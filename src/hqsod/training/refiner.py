@@ -115,7 +115,7 @@ class RefinerRecipe(BaseModel):
         except RuntimeError as error:
             raise WeightsError(
                 f"start {self.start}: weights that do not fit ({first_reason(error)})",
-                f"a compact refiner's of widths {self.widths}, or efficientnet-lite0",
+                expected=f"a compact refiner's of widths {self.widths}, or efficientnet-lite0",
             ) from None
 
 
@@ -128,7 +128,9 @@ def _find_usable(
         try:
             image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
             if image.shape[:2] != mask.shape:
-                raise InputError(f"{pair.mask}: {mask.shape}", f"the picture's {image.shape[:2]}")
+                raise InputError(
+                    f"{pair.mask}: {mask.shape}", expected=f"the picture's {image.shape[:2]}"
+                )
             usable.append(pair)
         except InputError as error:
             rejected[pair.stem] = str(error)

@@ -173,7 +173,7 @@ def _alone(folder: Path) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise OutputError(
-            f"{folder}: {error.strerror}", "", f"set {weights.CACHE_VARIABLE} to another folder"
+            f"{folder}: {error.strerror}", fix=f"set {weights.CACHE_VARIABLE} to another folder"
         ) from error
     try:
         yield
@@ -256,8 +256,8 @@ def _open_files(folder: Path, count: int, size: int) -> _Files:
     if free < needed:
         raise OutputError(
             f"{folder}: {free / 1e9:.1f} GB free",
-            f"{needed / 1e9:.1f} GB for pictures at training size",
-            f"free space, or set {weights.CACHE_VARIABLE} to another disk",
+            expected=f"{needed / 1e9:.1f} GB for pictures at training size",
+            fix=f"free space, or set {weights.CACHE_VARIABLE} to another disk",
         )
     return _Files(*(_array(folder / f"{n}.npy", *shape) for n, shape in shapes.items()))
 
@@ -298,11 +298,15 @@ def read_example(pair: Pair, placement: Placement | None, size: int, superpixels
     """
     image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
     if image.shape[:2] != mask.shape:
-        raise InputError(f"{pair.mask}: {mask.shape}", f"{image.shape[:2]} as {pair.image.name}")
+        raise InputError(
+            f"{pair.mask}: {mask.shape}", expected=f"{image.shape[:2]} as {pair.image.name}"
+        )
     published = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
     labels = read_superpixels(published) if published.is_file() else None
     if labels is not None and labels.shape != mask.shape:
-        raise InputError(f"{published}: {labels.shape}", f"{mask.shape} as {pair.image.name}")
+        raise InputError(
+            f"{published}: {labels.shape}", expected=f"{mask.shape} as {pair.image.name}"
+        )
     if placement is not None:
         image, mask = images.unpad(image, placement), images.unpad(mask, placement)
         labels = None if labels is None else labels[placement.window]

@@ -53,11 +53,11 @@ def read_superpixels(path: Path) -> Labels:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
         shape = shapes.get("sp", ())
         if len(shape) != 2 or np.prod(shape) > MAX_PIXELS:
-            raise InputError(f"{path}: arrays {shapes}", "an array sp of (height, width)")
+            raise InputError(f"{path}: arrays {shapes}", expected="an array sp of (height, width)")
         labels = loadmat(path, variable_names=["sp"])["sp"]
     except (*_UNREADABLE, MatReadError) as error:
-        raise InputError(f"{path}: {error}", "a MATLAB file up to version 7") from error
+        raise InputError(f"{path}: {error}", expected="a MATLAB file up to version 7") from error
     found, numbered = np.unique(labels, return_inverse=True)
     if len(found) > np.iinfo(np.int16).max:
-        raise InputError(f"{path}: {len(found)} superpixels", "at most 32,767")
+        raise InputError(f"{path}: {len(found)} superpixels", expected="at most 32,767")
     return numbered.reshape(labels.shape).astype(np.int16)

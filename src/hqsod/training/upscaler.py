@@ -78,7 +78,9 @@ class UpscalerRecipe(BaseModel):
             SettingsError: masks are named, which the upscaler does not learn from.
         """
         if sources.masks is not None:
-            raise SettingsError("--masks with a recipe for the upscaler", "photographs alone")
+            raise SettingsError(
+                "--masks with a recipe for the upscaler", expected="photographs alone"
+            )
         scale = self.network.scale
         usable, rejected = find_photographs(sources.data, sources.images, self.patches.side * scale)
         if sources.validation is None:
@@ -159,19 +161,23 @@ def find_photographs(
     """
     folder = folder / name if name else folder
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", "a folder of photographs")
+        raise InputError(f"{folder}: no such folder", expected="a folder of photographs")
     usable, rejected = [], {}
     for path in images.find_images(folder):
         try:
             height, width = images.read_image(path).shape[:2]
             if min(height, width) < least:
-                raise InputError(f"{path}: {width} x {height} pixels", f"sides of at least {least}")
+                raise InputError(
+                    f"{path}: {width} x {height} pixels", expected=f"sides of at least {least}"
+                )
             usable.append(path)
         except InputError as error:
             rejected[path.stem] = str(error)
     if not usable:
         reason = next(iter(rejected.values()), "no pictures in it")
-        raise InputError(f"{folder}: no photograph can be used ({reason})", "sharp photographs")
+        raise InputError(
+            f"{folder}: no photograph can be used ({reason})", expected="sharp photographs"
+        )
     return usable, rejected
 
 

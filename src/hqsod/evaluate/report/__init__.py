@@ -70,5 +70,5 @@ def check_out(out: Path) -> None:
     """
     if out.suffix and out.suffix not in _BY_SUFFIX and not out.is_dir():
         raise SettingsError(
-            f"--out {out}", f"a folder, or a file ending in {', '.join(_BY_SUFFIX)}"
+            f"--out {out}", expected=f"a folder, or a file ending in {', '.join(_BY_SUFFIX)}"
         )

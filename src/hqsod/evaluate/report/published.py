@@ -23,15 +23,15 @@ def load_published(name: str, datasets: Iterable[str]) -> Published:
     """
     tables = tomllib.loads((resources.files(__package__) / "published.toml").read_text("utf-8"))
     if name not in tables:
-        raise SettingsError(f"published table {name!r}", f"one of {', '.join(tables)}")
+        raise SettingsError(f"published table {name!r}", expected=f"one of {', '.join(tables)}")
     table = tables[name]
     rows = {dataset: _rows(table, dataset) for dataset in datasets}
     if not any(rows.values()):
         known = ", ".join(next(iter(table["rows"].values())))
         raise SettingsError(
             f"{name} has no row for {', '.join(rows)}",
-            f"a data set named {known}",
-            "name it with --gt NAME=DIR",
+            expected=f"a data set named {known}",
+            fix="name it with --gt NAME=DIR",
         )
     return Published(table["source"], table["protocol"], rows)
 
