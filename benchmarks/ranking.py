@@ -35,10 +35,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import KINDS, damage
 from hqsod import images
-from hqsod.building import steps
 from hqsod.building.engines import LocalEngine, load_engine
-from hqsod.building.recipes import RECIPES, Recipe
-from hqsod.building.steps import Enlarged, Source
+from hqsod.building.networks import Networks, Stopwatch
+from hqsod.building.pair import PairPixels, find_placement, place
+from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.layouts import find_pairs
 from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
@@ -86,42 +86,56 @@ def chunks(pairs: list[Pair]) -> Iterator[tuple[int, Pair, Pair]]:
         yield number, pair, pairs[(number + len(pairs) // 2) % len(pairs)]
 
 
+@dataclass(frozen=True)
+class Built:
+    """A pair after the networks, all but the prediction on the canvas."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    refined: np.ndarray
+    prediction: np.ndarray | None
+
+
 @cache
-def engine(recipe: Recipe) -> LocalEngine:
+def engine(recipe: BuildRecipe) -> LocalEngine:
     cpu = torch.device("cpu")
     return load_engine(recipe, cpu, choose_precision("auto", cpu), fallback=False)
 
 
-def enlarge(
-    pair: Pair, image: np.ndarray, upscaled: np.ndarray, mask: np.ndarray, recipe: Recipe
-) -> Enlarged:
-    """Through the build's own steps, without writing."""
-    used = engine(recipe)
-    placement = steps.place(mask.shape, used.settings, pair.stem)
-    source = Source(pair, image, mask.astype(np.uint8) * 255, {}, placement, "", {})
-    return steps.enlarge(source, upscaled, used.refiner, 0.0, used.predictor)
+def through_networks(
+    pair: Pair, image: np.ndarray, upscaled: np.ndarray, mask: np.ndarray, recipe: BuildRecipe
+) -> Built:
+    """Through the build's own steps, without judging and writing."""
+    used, watch = engine(recipe), Stopwatch()
+    placement = find_placement(mask.shape, used.settings.canvas, pair.stem)
+    pixels = PairPixels(image, mask.astype(np.uint8) * 255, placement, "", watch)
+    placed = place(pixels, upscaled)
+    with Networks(used.upscaler, used.refiner, used.predictor) as networks:
+        refined, prediction = networks.refine(*placed, watch), networks.predict(image, watch)
+    assert refined is not None
+    return Built(*placed, refined, prediction)
 
 
-def figures(built: Enlarged, upscaled: np.ndarray) -> dict[str, float]:
+def figures(built: Built, upscaled: np.ndarray) -> dict[str, float]:
     """Empty where the mask has no contour: such a mask needs no fitting to be doubted."""
     return explained(judge(built.image, upscaled, built.refined, built.prediction))
 
 
-def judge_built(recipe: Recipe, job: tuple[int, Pair, Pair]) -> list[Judged]:
+def judge_built(recipe: BuildRecipe, job: tuple[int, Pair, Pair]) -> list[Judged]:
     """One picture as it is, and with some kinds of damage, each entering in both places."""
     number, pair, other = job
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     image, mask = read(pair)
     (upscaled,) = engine(recipe).upscaler([image])
-    right = enlarge(pair, image, upscaled, mask, recipe)
+    right = through_networks(pair, image, upscaled, mask, recipe)
     found = [Judged(pair.stem, "none", "none", figures(right, right.mask))]
     for turn in range(KINDS_EACH):
         kind = list(KINDS)[(number * KINDS_EACH + turn) % len(KINDS)]
         wrong = damaged(pair, other, kind, image, mask)
         if wrong is None:
             continue
-        built = enlarge(pair, image, upscaled, wrong, recipe)
+        built = through_networks(pair, image, upscaled, wrong, recipe)
         for where, before in (("source", built.mask), ("refined", right.mask)):
             found.append(Judged(pair.stem, where, kind, figures(built, before)))
     return [one for one in found if one.figures]

@@ -19,8 +19,8 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from hqsod import images
-from hqsod.building import engines as running
+from hqsod import images, runner
+from hqsod.building import engines
 from hqsod.building.engines import LocalEngine, load_engine
 from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES, choose_recipe
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(source: Path, tmp_path: Pat
 
 
 def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
-    engines = load()
+    engine = load()
 
     class Wrong:
         """A refiner that answers with noise."""
@@ -188,8 +188,8 @@ def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
 
     for fallback in (False, True):
         dest = tmp_path / str(fallback)
-        settings = replace(engines.settings, fallback=fallback)
-        summary = build(find_pairs(source), dest, LocalEngine(engines.upscaler, Wrong(), settings))
+        settings = replace(engine.settings, fallback=fallback)
+        summary = build(find_pairs(source), dest, LocalEngine(engine.upscaler, Wrong(), settings))
         assert set(summary.flagged) == {pair.stem for pair in find_pairs(source)}
         made = digests(dest)
         assert (made["masks/a.png"] == made["hq-masks/a.png"]) is fallback
@@ -198,16 +198,16 @@ def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
 def test_resuming_multiplies_the_same_batches(source: Path, tmp_path: Path):
     """A batch that is half done goes whole through the upscaler, and only the rest is written."""
     seen: list[int] = []
-    engines = load(refiner="none")
+    engine = load(refiner="none")
 
     class Counting:
         name, weights, scale = "counting", "", 4
 
         def __call__(self, pictures: Sequence[Array]) -> list[Array]:
             seen.append(len(pictures))
-            return engines.upscaler(pictures)
+            return engine.upscaler(pictures)
 
-    counting = LocalEngine(Counting(), None, replace(engines.settings, batch=2))
+    counting = LocalEngine(Counting(), None, replace(engine.settings, batch=2))
     build(find_pairs(source), tmp_path / "dest", counting)
     assert seen == [2, 2]
     kept = (tmp_path / "dest" / "images" / "d.png").stat().st_mtime_ns
@@ -222,7 +222,7 @@ def test_memory_is_bounded_by_what_is_under_way(tmp_path: Path, monkeypatch):
     for number in range(40):
         write_pair(tmp_path, f"{number:02}", width=20)
     held, most = set(), 0
-    read, write = running.steps.read, running.steps.write
+    read, build_pair = engines.read, engines.build_pair
 
     def count_read(pair, *rest):
         nonlocal most
@@ -230,14 +230,14 @@ def test_memory_is_bounded_by_what_is_under_way(tmp_path: Path, monkeypatch):
         most = max(most, len(held))
         return read(pair, *rest)
 
-    def count_write(enlarged, *rest):
-        held.discard(enlarged.source.pair.stem)
-        return write(enlarged, *rest)
+    def count_built(task, *rest):
+        held.discard(task.pair.stem)
+        return build_pair(task, *rest)
 
-    monkeypatch.setattr(running.steps, "read", count_read)
-    monkeypatch.setattr(running.steps, "write", count_write)
+    monkeypatch.setattr(engines, "read", count_read)
+    monkeypatch.setattr(engines, "build_pair", count_built)
     build(find_pairs(tmp_path), tmp_path / "dest", load(refiner="none"))
-    assert most <= running.READ_AHEAD + running.WRITE_BEHIND + running.WRITERS + 2
+    assert most <= runner.AHEAD + 1 + runner.BEHIND + 1
 
 
 def test_the_recipe_follows_the_weights_at_hand(monkeypatch):

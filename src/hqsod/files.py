@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -13,10 +10,8 @@ from typing import Generic, TypeVar
 
 from hqsod.errors import InputError, OutputError
 from hqsod.images import Array, find_images, write_png
-from hqsod.progress import Bar, progress_bar
-
-# Threads that decode ahead and compress behind; as many pictures wait in memory on either side.
-WORKERS = min(os.cpu_count() or 1, 8)
+from hqsod.progress import progress_bar
+from hqsod.runner import Steps, go_through
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -110,10 +105,20 @@ def make_each(
     batches = [pictures[i : i + work.batch] for i in range(0, len(pictures), work.batch)]
     todo = [batch for batch in batches if any(missing[path] for path in batch)]
     count = sum(bool(files) for files in missing.values())
-    with progress_bar(count, work.description) as bar, ThreadPoolExecutor(WORKERS) as pool:
-        run = _Run(work, missing, pool, bar)
-        run.go_through(todo)
-    return Outcome(count - len(run.failed), len(pictures) - count, tuple(run.failed))
+    failed: list[Path] = []
+
+    def write(path: Path, item: Item, result: Result) -> None:
+        for file in missing[path]:
+            write_png(file, work.draw[file.parent](item, result))
+
+    steps = Steps(work.read, work.make, write, lambda path: bool(missing[path]))
+    with progress_bar(count, work.description) as bar:
+        for path, outcome in go_through(todo, steps):
+            if isinstance(outcome, InputError):
+                failed.append(path)
+                bar.note(f"failed: {outcome}")
+            bar.advance()
+    return Outcome(count - len(failed), len(pictures) - count, tuple(failed))
 
 
 def _results(path: Path, work: Work[Item, Result]) -> list[Path]:
@@ -129,71 +134,3 @@ def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -
                 raise OutputError(
                     f"{result} is one of the pictures", fix="choose another folder for the results"
                 )
-
-
-class _Run(Generic[Item, Result]):
-    """One go through a list: threads read ahead, this one makes, threads draw and write behind."""
-
-    def __init__(
-        self,
-        work: Work[Item, Result],
-        missing: Mapping[Path, Sequence[Path]],
-        pool: ThreadPoolExecutor,
-        bar: Bar,
-    ) -> None:
-        self.failed: list[Path] = []
-        self._work, self._missing, self._pool, self._bar = work, missing, pool, bar
-        self._writing: deque[Future[None]] = deque()
-
-    def go_through(self, batches: Sequence[Sequence[Path]]) -> None:
-        for reading in self._ahead(batches):
-            items = self._read(reading)
-            for (path, item), result in zip(items.items(), self._make(items), strict=False):
-                self._writing.append(self._pool.submit(self._write, path, item, result))
-            self._wait(WORKERS)
-        self._wait(0)
-
-    def _ahead(self, batches: Sequence[Sequence[Path]]) -> Iterator[dict[Path, Future[Item]]]:
-        """Batches being read, the next ones begun."""
-        waiting: deque[dict[Path, Future[Item]]] = deque()
-        for batch in batches:
-            waiting.append({path: self._pool.submit(self._work.read, path) for path in batch})
-            if len(waiting) * self._work.batch > WORKERS:
-                yield waiting.popleft()
-        yield from waiting
-
-    def _read(self, reading: Mapping[Path, Future[Item]]) -> dict[Path, Item]:
-        items = {}
-        for path, future in reading.items():
-            try:
-                items[path] = future.result()
-            except InputError as error:
-                self._fail(path, error)
-        return items
-
-    def _make(self, items: Mapping[Path, Item]) -> Sequence[Result]:
-        try:
-            return self._work.make(list(items.values())) if items else []
-        except InputError as error:
-            for path in items:
-                self._fail(path, error)
-            return []
-
-    def _write(self, path: Path, item: Item, result: Result) -> None:
-        for file in self._missing[path]:
-            write_png(file, self._work.draw[file.parent](item, result))
-        self._count(path)
-
-    def _wait(self, allowed: int) -> None:
-        """Until no more than `allowed` pictures are being written; their errors are raised here."""
-        while self._writing and (len(self._writing) > allowed or self._writing[0].done()):
-            self._writing.popleft().result()
-
-    def _fail(self, path: Path, error: InputError) -> None:
-        if self._missing[path]:  # one that is there already only completes its batch
-            self.failed.append(path)
-            self._bar.note(f"failed: {error}")
-        self._count(path)
-
-    def _count(self, path: Path) -> None:
-        self._bar.advance(bool(self._missing[path]))

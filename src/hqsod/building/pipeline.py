@@ -14,10 +14,10 @@ from pathlib import Path
 
 from hqsod import images
 from hqsod.addresses import sizes
-from hqsod.building.engines import Engine, Task, rejected
+from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
-from hqsod.building.recipes import Settings
-from hqsod.building.steps import hash_files, place
+from hqsod.building.pair import PairTask, find_placement, hash_files, rejected
+from hqsod.building.recipes import BuildSettings
 from hqsod.dataset import card
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Manifest, Record
@@ -92,24 +92,24 @@ def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) ->
 
 
 def _plan(
-    pairs: Sequence[Pair], records: dict[str, Record], dest: Path, settings: Settings
-) -> tuple[list[list[Task]], list[Record]]:
+    pairs: Sequence[Pair], records: dict[str, Record], dest: Path, settings: BuildSettings
+) -> tuple[list[list[PairTask]], list[Record]]:
     """Batches of pictures of one size that hold work to do, and the pairs that cannot be opened."""
     unreadable: list[Record] = []
     layers = (IMAGES, MASKS, REFINED)
     held = {f"{x}/{name}": size for x in layers for name, size in sizes(dest / x).items()}
-    by_size: dict[tuple[int, int], list[Task]] = {}
+    by_size: dict[tuple[int, int], list[PairTask]] = {}
 
-    def look(pair: Pair) -> tuple[Task, tuple[int, int] | str]:
+    def look(pair: Pair) -> tuple[PairTask, tuple[int, int] | str]:
         try:
-            task = Task(pair, hash_files(pair))
+            task = PairTask(pair, hash_files(pair))
         except InputError as error:
-            return Task(pair, {}), str(error)
+            return PairTask(pair, {}), str(error)
         current = _is_current(records.get(pair.stem), task.files, held, settings)
-        task = Task(pair, task.files, needed=not current)
+        task = PairTask(pair, task.files, needed=not current)
         try:
             size = images.read_size(pair.image)
-            place(size, settings, str(pair.image))
+            find_placement(size, settings.canvas, str(pair.image))
         except InputError as error:
             return task, str(error)
         return task, size
@@ -130,7 +130,7 @@ def _plan(
 
 
 def _is_current(
-    record: Record | None, files: dict[str, File], held: dict[str, int], settings: Settings
+    record: Record | None, files: dict[str, File], held: dict[str, int], settings: BuildSettings
 ) -> bool:
     """Whether the pair was built from these bytes with these settings and its files are there."""
     return (

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hqsod.building.engines import LocalEngine, Task, load_engine, rejected
-from hqsod.building.recipes import Recipe, Settings
+from hqsod.building.engines import LocalEngine, load_engine
+from hqsod.building.pair import PairTask, rejected
+from hqsod.building.recipes import BuildRecipe, BuildSettings
 from hqsod.dataset.manifest import Record
 from hqsod.errors import HqsodError, SettingsError, WeightsError
 from hqsod.inference import devices
@@ -65,7 +66,7 @@ class Pool:
 
 @contextmanager
 def ray_engine(
-    recipe: Recipe,
+    recipe: BuildRecipe,
     device: str,
     precision: str,
     fallback: bool,
@@ -78,7 +79,7 @@ def ray_engine(
         recipe: what to build with.
         device: `auto`, `cpu` or `cuda`; auto takes the cluster's GPUs if it has any.
         precision: as `devices.choose_precision` takes it; a worker's machine is asked.
-        fallback: see `Settings`.
+        fallback: see `BuildSettings`.
         address: of the cluster; where None, RAY_ADDRESS, or a Ray of this machine's own.
         cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
 
@@ -193,11 +194,11 @@ class RayEngine:
     """
 
     load: Load
-    settings: Settings
+    settings: BuildSettings
     pool: Pool
     place: str = ""
 
-    def run(self, batches: Sequence[Sequence[Task]], folder: Path) -> Iterator[Record]:
+    def run(self, batches: Sequence[Sequence[PairTask]], folder: Path) -> Iterator[Record]:
         """Build the batches in the pool, in no particular order; see `Engine`.
 
         Raises:
@@ -229,7 +230,7 @@ class Work:
     """A batch on its way to a worker."""
 
     number: int
-    batch: Sequence[Task]
+    batch: Sequence[PairTask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ class Starts:
 class Worker:
     """One of the pool; Ray calls it with one batch at a time."""
 
-    def __init__(self, load: Load, settings: Settings, folder: Path, starts: Any) -> None:
+    def __init__(self, load: Load, settings: BuildSettings, folder: Path, starts: Any) -> None:
         self._load, self._settings = load, settings
         self._folder, self._starts = folder, starts
 
@@ -291,7 +292,7 @@ class Worker:
         return engine
 
 
-def _look(recipe: Recipe, precision: str, pool: Pool, *, fallback: bool) -> Result:
+def _look(recipe: BuildRecipe, precision: str, pool: Pool, *, fallback: bool) -> Result:
     """On a worker's machine: the settings, the precision chosen, and a line for the user."""
     try:
         device = _device(pool)
@@ -302,7 +303,9 @@ def _look(recipe: Recipe, precision: str, pool: Pool, *, fallback: bool) -> Resu
     return Result((engine.settings, number, devices.describe(device, number)))
 
 
-def _load(recipe: Recipe, precision: torch.dtype, pool: Pool, *, fallback: bool) -> LocalEngine:
+def _load(
+    recipe: BuildRecipe, precision: torch.dtype, pool: Pool, *, fallback: bool
+) -> LocalEngine:
     """In a worker: its networks, with as many threads as it has cores."""
     torch.set_num_threads(pool.cores)
     return load_engine(recipe, _device(pool), precision, fallback=fallback)

@@ -15,7 +15,7 @@ SCALE = 4  # what both the recipes and the published data set enlarge by
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BuildRecipe:
     """How pairs become high-quality pairs.
 
     Attributes:
@@ -41,7 +41,7 @@ class Recipe:
         refiner: str | None = None,
         predictor: str | None = None,
         canvas: int | Literal["none"] | None = None,
-    ) -> Recipe:
+    ) -> BuildRecipe:
         """The recipe with other values, under another name; None leaves one as it is."""
         new = replace(
             self,
@@ -62,7 +62,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
+        BuildRecipe(
             name="duts-hq",
             upscaler="swinir-l",
             refiner="cascadepsp",
@@ -70,7 +70,7 @@ RECIPES = {
             canvas=1600,
             meaning="the published DUTS-HQ: SwinIR-L pictures, CascadePSP masks",
         ),
-        Recipe(
+        BuildRecipe(
             name="preview",
             upscaler="hqsod-x4-small",
             refiner="hqsod-refiner-small",
@@ -82,7 +82,7 @@ RECIPES = {
 }
 
 
-def choose_recipe(name: str | None) -> Recipe:
+def choose_recipe(name: str | None) -> BuildRecipe:
     """The named recipe; where None, `duts-hq` if its weights are at hand and `preview` if not.
 
     Raises:
@@ -98,7 +98,7 @@ def choose_recipe(name: str | None) -> Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BuildSettings:
     """Everything that the bytes of the outputs follow from, beside the sources themselves.
 
     Attributes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from hqsod.building.engines import Engine
-    from hqsod.building.recipes import Recipe
+    from hqsod.building.recipes import BuildRecipe
 
 LISTED = 10  # names in a line
 
@@ -143,7 +143,7 @@ def build(
 @contextmanager
 def _engine(
     name: str,
-    recipe: Recipe,
+    recipe: BuildRecipe,
     device: str,
     precision: str,
     fallback: bool,
@@ -228,8 +228,8 @@ def refine(
     precision: Precision = "auto",
 ) -> None:
     """Refine masks at their own size, without building a data set."""
+    from hqsod.building.pair import read_pixels
     from hqsod.building.recipes import choose_recipe
-    from hqsod.building.steps import binarise, read_pixels
     from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each
     from hqsod.inference.refiner import load_refiner
@@ -248,7 +248,7 @@ def refine(
     work = Work(
         "refining",
         lambda path: read_pixels(pair_of[path]),
-        lambda pairs: [engine(image, binarise(mask)) for image, mask in pairs],
+        lambda pairs: [engine(image, mask) for image, mask in pairs],
         {out: lambda _, refined: refined},
         beside=[pair.image for pair in pairs],
     )

@@ -22,10 +22,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from hqsod.cutout import require_pymatting
 from hqsod.errors import InputError
-from hqsod.files import WORKERS
 from hqsod.images import encode_png
 from hqsod.inference.saliency import Maps
 from hqsod.predict import Predictor, Read, draw, read
+from hqsod.runner import THREADS
 from hqsod.serve.batching import Batcher
 from hqsod.serve.metrics import Metrics
 
@@ -74,9 +74,9 @@ class Service:
         self.in_progress = 0
         self.metrics = Metrics(lambda: self.in_progress)
         self._batcher = Batcher(predictor.maps, predictor.batch, self._observe)
-        self._pool = ThreadPoolExecutor(WORKERS, "pictures")
+        self._pool = ThreadPoolExecutor(THREADS, "pictures")
         # Enough that the next batch lies ready and the last one can be drawn.
-        self._decoded = asyncio.Semaphore(2 * predictor.batch + WORKERS)
+        self._decoded = asyncio.Semaphore(2 * predictor.batch + THREADS)
 
     @property
     def failure(self) -> str | None:

@@ -1,0 +1,188 @@
+"""One pair on its way through the build: `read` begins it, `build_pair` says the rest.
+
+Between the two the upscaler takes the pairs of a batch together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from hqsod import images
+from hqsod.addresses import read_bytes
+from hqsod.building.networks import Networks, Stopwatch
+from hqsod.building.recipes import SCALE, BuildSettings
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.manifest import File, Record
+from hqsod.errors import InputError
+from hqsod.images import Array
+from hqsod.quality.judge import judge
+from hqsod.types import Pair, Placement
+
+
+@dataclass(frozen=True, slots=True)
+class PairTask:
+    """A pair to be built.
+
+    Attributes:
+        pair: its name and paths.
+        files: its hashes.
+        needed: False for a pair that is built already and only completes its batch, so that a
+            resumed run multiplies the same batches, and so writes the same bytes, as a whole one.
+    """
+
+    pair: Pair
+    files: dict[str, File]
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PairPixels:
+    """A pair as read.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8, object above 127.
+        placement: where the upscaled pair will lie on its canvas.
+        notes: what was converted to read it, in words; empty for an ordinary pair.
+        watch: how long its steps took.
+    """
+
+    image: Array
+    mask: Array
+    placement: Placement
+    notes: str
+    watch: Stopwatch
+
+
+def hash_files(pair: Pair) -> dict[str, File]:
+    """Path, SHA-256 and length of the pair's two files.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return {"image": _hash_file(pair.image), "mask": _hash_file(pair.mask)}
+
+
+def _hash_file(path: Path) -> File:
+    data = read_bytes(path)
+    return File(str(path), hashlib.sha256(data).hexdigest(), len(data))
+
+
+def find_placement(size: tuple[int, int], canvas: int | None, name: str) -> Placement:
+    """Where a pair comes to lie.
+
+    Args:
+        size: (height, width) before upscaling.
+        canvas: side of the square canvas, or None for no canvas.
+        name: of the pair, for the message.
+
+    Raises:
+        InputError: the upscaled image does not fit the canvas.
+    """
+    upscaled = (size[0] * SCALE, size[1] * SCALE)
+    if canvas is None:
+        return Placement.centred(upscaled, upscaled)
+    if max(upscaled) > canvas:
+        raise InputError(
+            f"{name}: {size[1]} x {size[0]} pixels become {upscaled[1]} x {upscaled[0]}",
+            expected=f"at most {canvas} x {canvas}",
+            fix="use --canvas none or a larger canvas",
+        )
+    return Placement.centred(upscaled, (canvas, canvas))
+
+
+def read(pair: Pair, canvas: int | None) -> PairPixels:
+    """Read both files.
+
+    Raises:
+        InputError: one cannot be used, their sizes differ, or they do not fit the canvas.
+    """
+    watch = Stopwatch()
+    image, mask = watch("read", read_pixels, pair)
+    placement = find_placement(mask.shape, canvas, str(pair.image))
+    notes = "; ".join(f"{pair.image}: {oddity}" for oddity in images.oddities(pair.image))
+    return PairPixels(image, mask, placement, notes, watch)
+
+
+def read_pixels(pair: Pair) -> tuple[Array, Array]:
+    """The photograph, (H, W, 3) uint8, and its mask, (H, W) uint8.
+
+    Raises:
+        InputError: one cannot be used, or their sizes differ.
+    """
+    image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"{pair.mask}: {mask.shape[1]} x {mask.shape[0]} pixels",
+            expected=f"the size of {pair.image.name}, {image.shape[1]} x {image.shape[0]}",
+            fix="resize the mask or mend the pair",
+        )
+    return image, mask
+
+
+def build_pair(
+    task: PairTask,
+    pixels: PairPixels,
+    upscaled: Array,
+    networks: Networks,
+    settings: BuildSettings,
+    folder: Path,
+) -> Record:
+    """Place, refine, predict, judge and write a pair whose image was upscaled.
+
+    Returns:
+        The record to commit; every file it names is on disk.
+
+    Raises:
+        InputError: a network refuses the pair.
+        OutputError: `folder` cannot be written to.
+    """
+    watch, placement = pixels.watch, pixels.placement
+    image, mask = watch("place", place, pixels, upscaled)
+    refined = networks.refine(image, mask, watch)
+    prediction = networks.predict(pixels.image, watch)
+    layers, quality = {IMAGES: image, MASKS: mask}, None
+    if refined is not None:
+        inside = placement.window
+        quality = watch("judge", judge, image[inside], mask[inside], refined[inside], prediction)
+        layers[REFINED] = mask if settings.fallback and quality.flagged else refined
+    outputs = watch("write", _write, layers, folder, task.pair.stem)
+    return Record(
+        stem=task.pair.stem,
+        status="built",
+        recipe=settings.key,
+        sources=task.files,
+        placement=placement,
+        outputs=outputs,
+        seconds=watch.seconds,
+        quality=quality.as_dict() if quality else {},
+        score=quality.score if quality else None,
+        flagged=bool(quality and quality.flagged),
+        notes=pixels.notes,
+    )
+
+
+def place(pixels: PairPixels, upscaled: Array) -> tuple[Array, Array]:
+    """The upscaled image, and the mask upscaled by Pillow's bicubic, on their canvas."""
+    placement = pixels.placement
+    mask = images.resize(pixels.mask, placement.size, Image.Resampling.BICUBIC)
+    return images.pad(upscaled, placement), images.pad(mask, placement)
+
+
+def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]:
+    """Write each layer's PNG, whole or not at all."""
+    written = {}
+    for layer, array in layers.items():
+        name, data = f"{layer}/{stem}.png", images.encode_png(array)
+        images.write_bytes(folder / name, data)
+        written[layer] = File(name, hashlib.sha256(data).hexdigest(), len(data))
+    return written
+
+
+def rejected(task: PairTask, reason: str, settings: BuildSettings) -> Record:
+    """The record of a pair that could not be built."""
+    return Record(task.pair.stem, "rejected", settings.key, task.files, notes=reason)
