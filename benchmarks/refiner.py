@@ -26,10 +26,11 @@ from PIL import Image
 from common import machine, report
 from hqsod import images
 from hqsod.dataset.layouts import find_pairs
+from hqsod.images import binarise
 from hqsod.inference.devices import choose_precision
 from hqsod.inference.refiner import Refiner, load_refiner
+from hqsod.metrics.regions import mask_iou
 from hqsod.training.damaged import Case, held_out_cases
-from hqsod.training.perturbation import iou, to_binary
 from hqsod.training.recipes import read_recipe
 from hqsod.training.refiner import RefinerRecipe, boundary_accuracy
 from hqsod.training.store import draw
@@ -49,16 +50,17 @@ def cases(pairs: list[Pair], kind: str) -> Iterator[Case]:
             images.resize(layer, size, Image.Resampling.BICUBIC)
             for layer in (case.image, case.mask, case.truth)
         )
-        yield Case(case.stem, image, to_binary(mask), to_binary(truth))
+        yield Case(case.stem, image, binarise(mask), binarise(truth))
 
 
 def measure(refiner: Refiner, pairs: list[Pair], kind: str) -> dict[str, object]:
     rows, seconds, parts = [], [], defaultdict(list)
     for case in cases(pairs, kind):
         start = perf_counter()
-        refined = to_binary(refiner(case.image, case.mask))
+        refined = binarise(refiner(case.image, case.mask))
         seconds.append(perf_counter() - start)
-        row = [f(m, case.truth) for f in (iou, boundary_accuracy) for m in (case.mask, refined)]
+        measures, masks = (mask_iou, boundary_accuracy), (case.mask, refined)
+        row = [score(mask, case.truth) for score in measures for mask in masks]
         rows.append(row)
         parts[case.stem.split("_")[0]].append(row)
     scores = summarise(np.array(rows))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hqsod.training.perturbation import enlarge, iou, perturb, roughen
+from hqsod.metrics.regions import mask_iou
+from hqsod.training.perturbation import enlarge, perturb, roughen
 
 
 def blob(seed: int, side: int = 160) -> np.ndarray:
@@ -25,7 +26,7 @@ def test_damage_ends_at_its_target(seed: int, target: float) -> None:
     damaged = perturb(truth, truth, target, np.random.default_rng(seed))
     assert damaged.shape == truth.shape
     assert set(np.unique(damaged)) <= {0, 255}
-    assert target - 0.011 <= iou(damaged, truth) <= target
+    assert target - 0.011 <= mask_iou(damaged, truth) <= target
 
 
 def test_damage_follows_from_the_seed_and_leaves_its_inputs_alone() -> None:
@@ -54,7 +55,7 @@ def test_masks_without_a_contour_pass(level: int) -> None:
 def test_roughening_moves_the_contour_and_keeps_the_hole() -> None:
     truth = blob(5)
     rough = roughen(truth, 0.1, np.random.default_rng(0))
-    assert 0.8 < iou(rough, truth) < 1
+    assert 0.8 < mask_iou(rough, truth) < 1
     assert rough[80, 80] == 0
 
 
@@ -63,6 +64,6 @@ def test_enlarging_loses_what_is_finer_than_the_factor() -> None:
     truth[10, 10] = 255
     back = enlarge(truth, 4)
     assert back[10, 10] == 0
-    assert 0.95 < iou(back, truth) < 1
+    assert 0.95 < mask_iou(back, truth) < 1
     assert np.array_equal(enlarge(truth, 1), truth)
-    assert iou(enlarge(truth, 4, Image.Resampling.NEAREST), truth) < iou(back, truth)
+    assert mask_iou(enlarge(truth, 4, Image.Resampling.NEAREST), truth) < mask_iou(back, truth)

@@ -14,10 +14,12 @@ from skimage import data
 import hqsod
 from hqsod import images, metrics, weights
 from hqsod.building.recipes import RECIPES
+from hqsod.images import binarise
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT
 from hqsod.inference.upscaler import load_upscaler
-from hqsod.training.perturbation import enlarge, iou, perturb, to_binary
+from hqsod.metrics.regions import mask_iou
+from hqsod.training.perturbation import enlarge, perturb
 from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import luma_psnr
 
@@ -37,7 +39,7 @@ def pair(name: str, side: int = 400) -> tuple[np.ndarray, np.ndarray]:
     size = (round(photo.shape[0] * factor), round(photo.shape[1] * factor))
     small = (images.resize(x, size, Image.Resampling.BOX) for x in (photo, np.array(mask)))
     photo, shape = small
-    return photo, to_binary(shape)
+    return photo, binarise(shape)
 
 
 def test_what_the_jobs_use_comes_with_hqsod() -> None:
@@ -87,10 +89,10 @@ def test_the_refiner_mends_masks_and_leaves_good_ones_alone(name: str) -> None:
     before, after = [], []
     for _ in range(5):
         damaged = perturb(enlarge(truth, 4), truth, 0.9, rng)
-        before.append(1 - iou(damaged, truth))
-        after.append(1 - iou(to_binary(refiner(image, damaged)), truth))
+        before.append(1 - mask_iou(damaged, truth))
+        after.append(1 - mask_iou(binarise(refiner(image, damaged)), truth))
     assert np.mean(after) < 0.9 * np.mean(before)
-    assert iou(to_binary(refiner(image, truth)), truth) > 0.98
+    assert mask_iou(binarise(refiner(image, truth)), truth) > 0.98
 
 
 def test_the_predictor_sees_what_a_person_sees() -> None:

@@ -12,10 +12,10 @@ import torch
 from hqsod import weights
 from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
 from hqsod.training.damaged import TARGET, Damage, DamagedMasks, held_out_cases
 from hqsod.training.job import Plan, train
-from hqsod.training.perturbation import iou
 from hqsod.training.recipes import read_recipe
 from hqsod.training.refiner import RefinerRecipe, RefinerTask, refinement_loss
 from hqsod.training.task import Sources
@@ -81,9 +81,9 @@ def test_held_out_masks_are_damaged_as_far_as_asked(folder: Path) -> None:
     pairs = find_pairs(folder)
     damaged, again = list(held_out_cases(pairs)), list(held_out_cases(pairs[::-1]))[::-1]
     for case, same, intact in zip(damaged, again, held_out_cases(pairs, intact=True), strict=True):
-        assert TARGET[0] - 0.011 <= iou(case.mask, case.truth) <= TARGET[1]
+        assert TARGET[0] - 0.011 <= mask_iou(case.mask, case.truth) <= TARGET[1]
         assert np.array_equal(case.mask, same.mask)
-        assert iou(intact.mask, case.truth) > TARGET[1]
+        assert mask_iou(intact.mask, case.truth) > TARGET[1]
 
 
 def test_the_loss_is_least_for_the_truth() -> None:

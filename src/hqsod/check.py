@@ -15,11 +15,10 @@ from hqsod.dataset.layouts import Found
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.progress import progress_bar
-from hqsod.types import Pair
+from hqsod.types import MASK_THRESHOLD, Pair
 
 GREY = (26, 229)  # grey levels from 10 % to 90 %
 GREY_SHARE = 0.05  # a mask with a larger share of these is a soft map, not a mask
-OBJECT_ABOVE = 127  # as the field reads masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +108,13 @@ def _open(read: Callable[[Path], Array], path: Path, problems: list[Problem]) ->
 
 
 def _judge_mask(path: Path, mask: Array) -> list[Problem]:
-    share = float(np.mean(mask > OBJECT_ABOVE))
+    share = float(np.mean(mask > MASK_THRESHOLD))
     grey = float(np.mean((mask >= GREY[0]) & (mask <= GREY[1])))
     problems = []
     if share == 0:
-        problems.append(Problem("empty", str(path), f"no pixel above {OBJECT_ABOVE}"))
+        problems.append(Problem("empty", str(path), f"no pixel above {MASK_THRESHOLD}"))
     if share == 1:
-        problems.append(Problem("full", str(path), f"every pixel above {OBJECT_ABOVE}"))
+        problems.append(Problem("full", str(path), f"every pixel above {MASK_THRESHOLD}"))
     if grey > GREY_SHARE:
         detail = f"{grey:.1%} of the pixels are neither object nor background"
         problems.append(Problem("grey", str(path), detail))

@@ -23,12 +23,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hqsod import addresses
 from hqsod.errors import InputError, OutputError
-from hqsod.types import Placement
+from hqsod.types import MASK_THRESHOLD, Placement
 
 Array = npt.NDArray[np.uint8]
 Source = Path | BinaryIO
 
-MASK_THRESHOLD = 127  # a mask's pixel is object above this
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # Only these decoders are run: Pillow knows forty more, and one of them starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
@@ -264,6 +263,11 @@ def require_pair(image: Array, mask: Array) -> None:
 
 def _describe(array: Array) -> str:
     return f"({', '.join(map(str, array.shape))}) {array.dtype}"
+
+
+def binarise(mask: Array) -> Array:
+    """255 above `MASK_THRESHOLD`, 0 elsewhere, in a mask of any shape."""
+    return np.where(mask > MASK_THRESHOLD, np.uint8(255), np.uint8(0))
 
 
 def resize(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:

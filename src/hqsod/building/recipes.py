@@ -9,7 +9,7 @@ from typing import Literal
 
 from hqsod import weights
 from hqsod.errors import SettingsError
-from hqsod.images import MASK_THRESHOLD
+from hqsod.types import MASK_THRESHOLD
 
 SCALE = 4  # what both the recipes and the published data set enlarge by
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hqsod.cli.root import app
 from hqsod.errors import InputError, SettingsError
+from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 if TYPE_CHECKING:
     from hqsod.evaluate.report import Evaluation
@@ -61,8 +62,8 @@ def evaluate(
     dataset: Dataset = None,
     protocol: ProtocolName = "standard",
     also: Also = "",
-    gt_threshold: GtThreshold = 128,
-    threshold: Threshold = 128,
+    gt_threshold: GtThreshold = GROUND_TRUTH_THRESHOLD,
+    threshold: Threshold = MASK_THRESHOLD + 1,
     allow_missing: AllowMissing = False,
     resize: Resize = False,
     workers: Workers = None,

@@ -28,11 +28,11 @@ from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
 from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
 from hqsod.models.resnet import fold_batchnorm
+from hqsod.types import MASK_THRESHOLD
 
 SIDE = 900  # of the global step's picture and of the local step's crops, in pixels
 RIM = 16  # of a crop, dropped where it is not the picture's border
 SHARES = (0.1, 0.9)  # of foreground; a crop outside of them is left as it is
-THRESHOLD = 127  # a mask's pixel is foreground above this
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained with
 COPIES = 4  # of its widest full-size feature map that a pass holds at its peak
 
@@ -125,7 +125,7 @@ class GuidedRefiner:
         """Refine a mask; see `Refiner`."""
         require_pair(image, mask)
         guide = image.astype(np.float32) / np.float32(255)
-        binary = (mask > THRESHOLD).astype(np.float32)
+        binary = (mask > MASK_THRESHOLD).astype(np.float32)
         refined = guided_filter(guide, binary, self.radius, self.smoothness, self.reduction)
         levels: Array = (refined.clip(0, 1) * 255).round().astype(np.uint8)
         return levels
@@ -162,7 +162,7 @@ class CascadeRefiner:
             torch.from_numpy(image.copy()).to(self._network.device).permute(2, 0, 1)[None] / 255
         )
         mean, std = (picture.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-        signed = _signed(torch.from_numpy(mask > THRESHOLD).to(picture)[None, None])
+        signed = _signed(torch.from_numpy(mask > MASK_THRESHOLD).to(picture)[None, None])
         try:
             refined = self._refine((picture - mean) / std, signed)
         except (RuntimeError, MemoryError) as error:

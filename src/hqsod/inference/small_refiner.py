@@ -18,6 +18,7 @@ from hqsod import images
 from hqsod.images import Array
 from hqsod.models.compact_refiner import CompactRefiner, refine
 from hqsod.models.resnet import fold_batchnorm
+from hqsod.types import MASK_THRESHOLD
 
 SIDE = 400  # of the picture the network sees, in pixels: its training pictures' and DUTS's
 
@@ -61,7 +62,7 @@ class SmallRefiner:
         return refined
 
     def _refine(self, image: Array, mask: Array) -> Array:
-        binary = np.where(mask > 127, np.uint8(255), np.uint8(0))
+        binary = images.binarise(mask)
         factor = min(1.0, self._side / max(mask.shape))
         height, width = (max(1, round(side * factor)) for side in mask.shape)
         if factor == 1:
@@ -69,11 +70,11 @@ class SmallRefiner:
             return refined if _is_worth_it(binary, refined) else binary
         small = images.resize(image, (height, width), Image.Resampling.BOX)
         small_mask = images.resize(binary, (height, width), Image.Resampling.BOX)
-        small_mask = np.where(small_mask > 127, np.uint8(255), np.uint8(0))
+        small_mask = images.binarise(small_mask)
         refined = self._apply(small, small_mask)
         if not _is_worth_it(small_mask, refined):
             return binary
-        changed = (refined > 127) != (small_mask > 127)
+        changed = (refined > MASK_THRESHOLD) != (small_mask > MASK_THRESHOLD)
         return _enlarge(refined, changed, binary)
 
     def _apply(self, image: Array, mask: Array) -> Array:
@@ -85,13 +86,13 @@ class SmallRefiner:
 
 def _is_worth_it(mask: Array, refined: Array) -> bool:
     """Whether a refined mask differs by more than the network's own noise."""
-    before, after = mask > 127, refined > 127
+    before, after = mask > MASK_THRESHOLD, refined > MASK_THRESHOLD
     return bool(np.count_nonzero(before != after) >= LEAST_CHANGE * np.count_nonzero(before))
 
 
 def _content(image: Array, mask: Array) -> tuple[slice, slice]:
     """Rows and columns without the black border that is no part of the picture."""
-    content = image.any(2) | (mask > 127)
+    content = image.any(2) | (mask > MASK_THRESHOLD)
     spans = []
     for axis in (1, 0):
         found = np.flatnonzero(content.any(axis))
@@ -115,5 +116,7 @@ def _enlarge(refined: Array, changed: npt.NDArray[np.bool_], mask: Array) -> Arr
     size = mask.shape[::-1]
     large = cv2.resize(refined, size, interpolation=cv2.INTER_CUBIC)
     redrawn = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST) > 0
-    kept = np.where(mask > 0, np.maximum(large, 128), np.minimum(large, 127))
+    kept = np.where(
+        mask > 0, np.maximum(large, MASK_THRESHOLD + 1), np.minimum(large, MASK_THRESHOLD)
+    )
     return np.asarray(np.where(redrawn, large, kept), np.uint8)

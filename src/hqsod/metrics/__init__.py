@@ -32,6 +32,7 @@ from hqsod.metrics.regions import (
     f_measure,
     iou,
     mae,
+    mask_iou,
     tally,
 )
 from hqsod.metrics.structure import s_measure
@@ -60,6 +61,7 @@ __all__ = [
     "fingerprint",
     "iou",
     "mae",
+    "mask_iou",
     "mba",
     "msiou",
     "s_measure",

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import Comparison
+from hqsod.metrics.comparison import SALIENT_FROM, Comparison
 
 _Mask = NDArray[np.uint8]
 
 
-def mba(pair: Comparison, threshold: int = 128) -> float:
+def mba(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Mean boundary accuracy (Cheng et al., CascadePSP, CVPR 2020), in [0, 1].
 
     Pixel accuracy inside bands around the ground truth's boundary, the mean over five radii that
@@ -34,7 +34,7 @@ def mba(pair: Comparison, threshold: int = 128) -> float:
     return float(np.mean([accuracies[radius] for radius in radii]))
 
 
-def biou(pair: Comparison, threshold: int = 128) -> float:
+def biou(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Boundary IoU (Cheng et al., CVPR 2021), in [0, 1].
 
     Intersection over union of the pixels that lie inside each mask within 2 % of the picture's
@@ -46,7 +46,7 @@ def biou(pair: Comparison, threshold: int = 128) -> float:
     return cv2.countNonZero(ours & theirs) / union if union else 1.0
 
 
-def msiou(pair: Comparison, threshold: int = 128) -> float:
+def msiou(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Multi-scale IoU (Ahmadzadeh et al., ICIP 2021), in (0, 1].
 
     Both edge maps are covered with boxes of 1, 2, 4, ... 512 pixels; the score is the area under

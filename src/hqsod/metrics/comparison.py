@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsod.errors import InputError
+from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 EPS = float(np.spacing(1))
 """Keeps the published formulas' denominators from 0, as MATLAB's `eps` does."""
+
+SALIENT_FROM = MASK_THRESHOLD + 1
+"""The level from which a map that is cut is salient: where a mask is object."""
 
 # cv2.calcHist returns float32, which is exact up to here.
 _EXACT_COUNT = 2**24
@@ -71,7 +75,9 @@ class Comparison:
 
 
 def compare(
-    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], gt_threshold: int = 128
+    prediction: NDArray[np.uint8],
+    ground_truth: NDArray[np.uint8],
+    gt_threshold: int = GROUND_TRUTH_THRESHOLD,
 ) -> Comparison:
     """Lay a map over its ground truth.
 

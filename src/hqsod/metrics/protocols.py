@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from hqsod.errors import SettingsError
 from hqsod.metrics import boundary, purnet, regions
-from hqsod.metrics.comparison import Comparison, compare
+from hqsod.metrics.comparison import SALIENT_FROM, Comparison, compare
 from hqsod.metrics.regions import Tally
 from hqsod.metrics.structure import s_measure
 from hqsod.metrics.weighted import NEAREST_TURNING, weighted_f
+from hqsod.types import GROUND_TRUTH_THRESHOLD
 
 Protocol = Literal["standard", "purnet"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -53,8 +54,8 @@ class Settings:
 
     protocol: Protocol = "standard"
     also: tuple[str, ...] = field(default=())
-    gt_threshold: int = 128
-    threshold: int = 128
+    gt_threshold: int = GROUND_TRUTH_THRESHOLD
+    threshold: int = SALIENT_FROM
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -67,7 +68,7 @@ class Settings:
                 f"gt_threshold {self.gt_threshold} and threshold {self.threshold}",
                 expected="a gt_threshold of 0 to 254 and a threshold of 1 to 255",
             )
-        if self.protocol == "purnet" and self.gt_threshold != 128:
+        if self.protocol == "purnet" and self.gt_threshold != GROUND_TRUTH_THRESHOLD:
             raise SettingsError(
                 f"gt_threshold {self.gt_threshold} with the purnet protocol",
                 expected="no threshold: it takes the brightest pixels as foreground",

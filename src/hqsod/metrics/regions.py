@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqsod.metrics.comparison import EPS, Comparison
+from hqsod.metrics.comparison import EPS, SALIENT_FROM, Comparison
 
 F_BETA2 = 0.3
 
@@ -126,7 +127,7 @@ def adaptive(pair: Comparison) -> tuple[float, float]:
     return float(f), float(e_measure(hits, alarms, pair.area, pair.pixels))
 
 
-def ber(pair: Comparison, threshold: int = 128) -> float:
+def ber(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Balanced error rate (Vicente et al., ECCV 2016), in [0, 1], 0 is best.
 
     The mean of the error rates inside and outside the ground truth. One of them alone where the
@@ -139,24 +140,39 @@ def ber(pair: Comparison, threshold: int = 128) -> float:
     return float(np.mean(rates))
 
 
-def iou(pair: Comparison, threshold: int = 128) -> float:
+def iou(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Intersection over union, in [0, 1]; 1 where map and ground truth are both empty.
 
     The map is cut at `threshold` of 255, without stretching.
     """
     hits, alarms = _binary_counts(pair, threshold)
-    union = pair.area + alarms
-    return hits / union if union else 1.0
+    return _share(hits, pair.area + alarms)
 
 
-def dice(pair: Comparison, threshold: int = 128) -> float:
+def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Intersection over union of two masks, in [0, 1]; 1 where both are empty.
+
+    Args:
+        first: (H, W) bool, or uint8 of 0 and 255.
+        second: likewise.
+    """
+    shared, either = (
+        cv2.countNonZero(mask.view(np.uint8)) for mask in (first & second, first | second)
+    )
+    return _share(shared, either)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def dice(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Dice coefficient (1945), in [0, 1]; 1 where map and ground truth are both empty.
 
     The map is cut at `threshold` of 255, without stretching.
     """
     hits, alarms = _binary_counts(pair, threshold)
-    sizes = pair.area + hits + alarms
-    return 2 * hits / sizes if sizes else 1.0
+    return _share(2 * hits, pair.area + hits + alarms)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Curve:

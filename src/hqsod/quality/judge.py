@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, replace
 import cv2
 import numpy as np
 
-from hqsod.images import MASK_THRESHOLD, Array
+from hqsod.images import Array
+from hqsod.metrics.regions import mask_iou
 from hqsod.quality import contour
 from hqsod.quality.contour import Figures, Mask
+from hqsod.types import MASK_THRESHOLD
 
 FLAG_BELOW = 0.5  # scores under this are flagged
 SOFT = (26, 229)  # grey levels from 10 % to 90 %: neither object nor background
@@ -99,11 +101,11 @@ def judge(
     small, before, after = (contour.reduce(array) for array in (image, upscaled, refined))
     mask = after > MASK_THRESHOLD
     picture = contour.examine(small, mask)
-    change = Change(overlap(before > MASK_THRESHOLD, mask), _fog(after, mask))
+    change = Change(mask_iou(before > MASK_THRESHOLD, mask), _fog(after, mask))
     agreement = None
     if prediction is not None:
         size = (mask.shape[1], mask.shape[0])
-        agreement = overlap(cv2.resize(prediction, size) > MASK_THRESHOLD, mask)
+        agreement = mask_iou(cv2.resize(prediction, size) > MASK_THRESHOLD, mask)
     quality = Quality(change, picture, agreement, 0.0)
     score = trust(explained(quality)) * _worth(change.fog, FOG_RANGE) if picture else 0.0
     return replace(quality, score=score)
@@ -131,12 +133,6 @@ def trust(values: dict[str, float]) -> float:
         mean, deviation, weight = WEIGHTS[name]
         doubt += weight * float(np.clip((value - mean) / deviation, -OUTLIER, OUTLIER))
     return float(1 / (1 + np.exp(STEEPNESS * (doubt - DOUBTFUL))))
-
-
-def overlap(first: Mask, second: Mask) -> float:
-    """Intersection over union; 1 where both are empty."""
-    union = int(np.count_nonzero(first | second))
-    return int(np.count_nonzero(first & second)) / union if union else 1.0
 
 
 def _worth(value: float, ends: tuple[float, float]) -> float:

@@ -19,6 +19,7 @@ from hqsod import __version__, images
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.types import MASK_THRESHOLD
 
 TILE = 512  # pixels a side
 THUMBNAIL = 288  # pixels of a thumbnail's long side
@@ -27,7 +28,6 @@ KEPT_SHARE = 0.8  # of the limit, after the oldest files have gone
 DIMMED = 0.35  # brightness of a thumbnail's background
 # What the other version does not have, and what only it has; the page uses the same colours.
 ADDED, REMOVED = (226, 61, 128), (0, 158, 200)
-OBJECT_ABOVE = 127
 
 
 class Cache:
@@ -157,7 +157,7 @@ def thumbnail(image: Array, before: Array, after: Array) -> bytes:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     first, second = (
-        cv2.resize((mask > OBJECT_ABOVE).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        cv2.resize((mask > MASK_THRESHOLD).astype(np.float32), size, interpolation=cv2.INTER_AREA)
         for mask in (before, after)
     )
     small *= DIMMED + (1 - DIMMED) * np.maximum(first, second)[..., None]

@@ -18,7 +18,7 @@ from hqsod import images
 from hqsod.images import Array
 from hqsod.training.data import Arrays, recolour
 from hqsod.training.degradation import compress
-from hqsod.training.perturbation import enlarge, perturb, to_binary
+from hqsod.training.perturbation import enlarge, perturb
 from hqsod.training.stages import Rate
 from hqsod.types import Pair, Placement
 
@@ -74,7 +74,7 @@ class DamagedMasks:
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
         """`image` (crop, crop, 3), `mask` and `truth` (crop, crop, 1), uint8."""
         pair = self.pairs[index]
-        truth = to_binary(images.read_mask(pair.mask))
+        truth = images.binarise(images.read_mask(pair.mask))
         mask = self._damaged(truth, random)
         image, mask, truth = _crop(
             [images.read_image(pair.image), mask, truth], self.damage, random
@@ -82,7 +82,7 @@ class DamagedMasks:
         if random.random() < 0.5:
             image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
         image = self._worn(recolour(image, self.damage.colour, random), random)
-        mask, truth = to_binary(mask), to_binary(truth)  # the zoom left grey edges
+        mask, truth = images.binarise(mask), images.binarise(truth)  # the zoom left grey edges
         return {"image": image, "mask": mask[..., None], "truth": truth[..., None]}
 
     def _damaged(self, truth: Array, random: np.random.Generator) -> Array:
@@ -156,7 +156,7 @@ def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[C
         intact: leave out the damage; the masks are only enlarged.
     """
     for pair in pairs:
-        truth = to_binary(images.read_mask(pair.mask))
+        truth = images.binarise(images.read_mask(pair.mask))
         mask = enlarge(truth, FACTOR)
         if not intact:
             digest = hashlib.sha256(pair.stem.encode()).digest()

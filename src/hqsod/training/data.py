@@ -22,6 +22,7 @@ from hqsod.images import Array
 from hqsod.losses import UNLABELLED
 from hqsod.training.stages import Augmentation
 from hqsod.training.store import Example, Store
+from hqsod.types import MASK_THRESHOLD
 
 _AHEAD = 3  # batches made before they are asked for
 
@@ -116,7 +117,7 @@ def paste(example: Example, other: Example) -> Example:
     image = example.image + (other.image - example.image.astype(np.float32)) * alpha
     above = example.superpixels.max() + 1
     theirs = np.where(other.superpixels == UNLABELLED, UNLABELLED, other.superpixels + above)
-    labels = np.where(other.mask > 127, theirs, example.superpixels)
+    labels = np.where(other.mask > MASK_THRESHOLD, theirs, example.superpixels)
     _, numbers = np.unique(np.append(labels, UNLABELLED), return_inverse=True)
     return Example(
         image.round().astype(np.uint8),

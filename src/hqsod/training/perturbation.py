@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hqsod.images import resize
+from hqsod.images import binarise, resize
+from hqsod.metrics.regions import mask_iou
 
 Mask = npt.NDArray[np.uint8]  # (H, W), 0 or 255
 
-THRESHOLD = 127  # a pixel is object above this
 DROPPED = 0.1  # share of a contour's vertices lost in one run
 KEPT = (0.1, 0.2, 0.4)  # shares of its vertices that stay, the first that the target allows
 SHORTEST = 8  # contours of fewer vertices are left alone
@@ -40,7 +40,7 @@ def enlarge(mask: Mask, factor: int, method: Image.Resampling = Image.Resampling
     """
     height, width = mask.shape
     small = resize(mask, (max(1, height // factor), max(1, width // factor)), method)
-    return to_binary(resize(small, mask.shape, Image.Resampling.BICUBIC))
+    return binarise(resize(small, mask.shape, Image.Resampling.BICUBIC))
 
 
 def perturb(mask: Mask, truth: Mask, target: float, rng: np.random.Generator) -> Mask:
@@ -57,7 +57,7 @@ def perturb(mask: Mask, truth: Mask, target: float, rng: np.random.Generator) ->
     """
     for kept in KEPT:
         rough = roughen(mask, kept, rng)
-        if iou(rough, truth) >= target:
+        if mask_iou(rough, truth) >= target:
             mask = rough
             break
     return dab(mask, truth, target, rng)
@@ -98,19 +98,8 @@ def dab(mask: Mask, truth: Mask, target: float, rng: np.random.Generator) -> Mas
     return mask
 
 
-def iou(mask: Mask, truth: Mask) -> float:
-    """Intersection over union in [0, 1]; 1 where both are empty."""
-    shared, either = _areas(mask, truth)
-    return shared / either if either else 1.0
-
-
 def _areas(mask: Mask, truth: Mask) -> tuple[int, int]:
     return cv2.countNonZero(mask & truth), cv2.countNonZero(mask | truth)
-
-
-def to_binary(mask: Mask) -> Mask:
-    """255 where a pixel is object, 0 elsewhere."""
-    return np.where(mask > THRESHOLD, np.uint8(255), np.uint8(0))
 
 
 def _centre(mask: Mask, rng: np.random.Generator) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.losses import iou_loss
+from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import (
     GROUP,
     WIDTHS,
@@ -35,7 +36,6 @@ from hqsod.models.compact_refiner import (
 )
 from hqsod.training.damaged import Case, Damage, DamagedMasks, held_out_cases
 from hqsod.training.data import Batch
-from hqsod.training.perturbation import iou, to_binary
 from hqsod.training.stages import LoopSettings
 from hqsod.training.store import draw
 from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
@@ -215,8 +215,10 @@ class RefinerTask:
         for number, case in enumerate(held_out_cases(self.held_out)):
             refined = refiner(case.image, case.mask)
             for measured, mask in ((before, case.mask), (after, refined)):
-                binary = to_binary(mask)
-                measured.append((iou(binary, case.truth), boundary_accuracy(binary, case.truth)))
+                binary = images.binarise(mask)
+                measured.append(
+                    (mask_iou(binary, case.truth), boundary_accuracy(binary, case.truth))
+                )
             if is_shown(number, len(self.held_out), _SHOWN):
                 rows.append(_row(case, refined))
         if not rows:
