@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
+from hqsod.types import MASK_THRESHOLD
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
@@ -218,7 +219,7 @@ def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
     border = (0, -width % network.stride, 0, -height % network.stride)
     device = next(network.parameters()).device
     picture = torch.tensor(image, device=device).permute(2, 0, 1)[None] / 255
-    binary = torch.tensor(mask > 127, device=device)[None, None].float()
+    binary = torch.tensor(mask > MASK_THRESHOLD, device=device)[None, None].float()
     layers = (F.pad(layer, border) for layer in (picture, binary))
     both = (torch.cat([layer, layer.flip(3)]) for layer in layers)
     with torch.inference_mode():
