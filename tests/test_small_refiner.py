@@ -1,4 +1,4 @@
-"""The small refiner: the compact network at its own size, what it keeps and what it redraws."""
+"""The small refiner: what each of its steps keeps and what it draws anew."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hqsod import weights
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.inference.refiner import load_refiner
-from hqsod.inference.small_refiner import SmallRefiner
+from hqsod.inference.small_refiner import ContourStep, MendingStep, SmallRefiner, build_steps
 from hqsod.models.compact_refiner import CompactRefiner
+from hqsod.models.contour_refiner import GROUP, REACH, ContourRefiner
 
 from .conftest import random_picture
 
@@ -25,7 +26,17 @@ CPU = torch.device("cpu")
 
 
 def small_refiner(network: CompactRefiner, side: int = 64) -> SmallRefiner:
-    return SmallRefiner("small", "", network.eval(), CPU, torch.float32, side)
+    return SmallRefiner("small", "", [MendingStep(network.eval(), CPU, torch.float32, side)])
+
+
+def contour_step(seed: int | None = None, tile: int = 1024) -> ContourStep:
+    """Of an untrained network, or of one that was given weights at random."""
+    torch.manual_seed(seed or 0)
+    network = ContourRefiner((8, 12)).eval()
+    if seed is not None:
+        torch.nn.init.normal_(network.unet.head.weight, std=0.3)
+        torch.nn.init.normal_(network.filter.weight, std=0.1)
+    return ContourStep(network, CPU, torch.float32, tile)
 
 
 class Painter(CompactRefiner):
@@ -49,14 +60,15 @@ def scene(height: int, width: int) -> tuple[Array, Array]:
 
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), seed=st.integers(0, 99))
-def test_what_the_network_leaves_alone_keeps_its_contour(
+def test_what_the_networks_leave_alone_keeps_its_soft_edges(
     height: int, width: int, seed: int
 ) -> None:
-    """An untrained network changes nothing: not a pixel of a mask that it only saw reduced."""
+    """Untrained networks change nothing: no grey level of a mask that one saw but reduced."""
     image, mask = random_picture((height, width, 3), seed), random_picture((height, width), seed)
-    refined = small_refiner(CompactRefiner((8, 12, 16)))(image, mask)
+    steps = [MendingStep(CompactRefiner((8, 12, 16)).eval(), CPU, torch.float32, 64)]
+    refined = SmallRefiner("small", "", [*steps, contour_step()])(image, mask)
     assert refined.dtype == np.uint8
-    assert np.array_equal(refined > 127, mask > 127)
+    assert np.array_equal(refined, mask)
 
 
 @pytest.mark.parametrize("size", [(60, 50), (300, 220)])
@@ -74,7 +86,7 @@ def test_the_canvas_around_a_picture_is_left_out() -> None:
     """The same result with and without it, and nothing on it."""
     image, truth = scene(120, 100)
     mask = cv2.circle(truth.copy(), (30, 60), 12, 0, -1)
-    framed = [np.pad(layer, ((40, 50), (70, 30), (0, 0))[: layer.ndim]) for layer in (image, mask)]
+    framed = [np.pad(layer, ((40, 40), (70, 70), (0, 0))[: layer.ndim]) for layer in (image, mask)]
     refiner = small_refiner(Painter())
     refined = refiner(*framed)
     assert np.array_equal(refined[40:160, 70:170], refiner(image, mask))
@@ -87,7 +99,27 @@ def test_masks_without_a_contour_pass(level: int) -> None:
     for image in (random_picture((90, 70, 3)), np.zeros((90, 70, 3), np.uint8)):
         mask = np.full((90, 70), level, np.uint8)
         refined = small_refiner(CompactRefiner((8, 12, 16)))(image, mask)
-        assert np.array_equal(refined > 127, mask > 127)
+        assert np.array_equal(refined, mask)
+        assert np.array_equal(contour_step(seed=0)(image, mask), mask)
+
+
+def test_far_from_the_contour_nothing_changes() -> None:
+    image, mask = random_picture((200, 240, 3)), cv2.GaussianBlur(scene(200, 240)[1], (0, 0), 2)
+    refined = contour_step(seed=1)(image, mask)
+    side = 2 * (REACH + 2) * GROUP + 1
+    contour = cv2.morphologyEx(
+        (mask > 127).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
+    )
+    near = cv2.dilate(contour, np.ones((side, side), np.uint8)) > 0
+    assert np.array_equal(refined[~near], mask[~near])
+    assert not np.array_equal(refined, mask)
+
+
+@pytest.mark.parametrize("size", [(250, 330), (96, 401)])
+def test_tiles_are_those_of_the_whole(size: tuple[int, int]) -> None:
+    image, mask = random_picture((*size, 3)), cv2.GaussianBlur(scene(*size)[1], (0, 0), 2)
+    whole, tiled = (contour_step(2, tile)(image, mask) for tile in (1024, 64))
+    assert np.abs(whole.astype(int) - tiled).max() <= 1  # of 255: rounding
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
@@ -102,6 +134,25 @@ def test_a_weights_file_is_known_for_what_it_is(tmp_path: Path) -> None:
     assert isinstance(refiner, SmallRefiner)
     assert refiner.name == str(file)
     assert refiner.weights == weights.sha256(file)
+
+
+def test_a_weights_file_holds_one_step_or_both(tmp_path: Path) -> None:
+    parts = {"mending": CompactRefiner((8, 12, 16)), "contour": ContourRefiner((8, 12))}
+    files = {
+        "both": torch.nn.ModuleDict(parts).state_dict(),
+        "one": parts["contour"].state_dict(),
+        "named": torch.nn.ModuleDict({"contour": parts["contour"]}).state_dict(),
+    }
+    counts = {}
+    for name, state in files.items():
+        weights.save(tmp_path / f"{name}.safetensors", state, {})
+        loaded = weights.load(tmp_path / f"{name}.safetensors")
+        counts[name] = [type(step) for step in build_steps(loaded, CPU, torch.float32)]
+    assert counts == {
+        "both": [MendingStep, ContourStep],
+        "one": [ContourStep],
+        "named": [ContourStep],
+    }
 
 
 @pytest.mark.parametrize(("shift", "mended"), [(1, False), (8, True)])

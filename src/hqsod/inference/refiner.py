@@ -1,7 +1,7 @@
 """Refining: a picture and its mask in, a sharper mask out.
 
 A `Refiner` takes one picture and one mask of the same size. `load_refiner` knows CascadePSP and the
-compact refiner by name or checkpoint, and the guided filter, which needs no weights.
+small refiner by name or checkpoint, and the guided filter, which needs no weights.
 
 CascadePSP works in two steps (Cheng et al., CVPR 2020, section 4.3). The global step refines the
 whole picture at one size. The local step refines overlapping crops at full size where the global
@@ -24,9 +24,8 @@ from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
 from hqsod.inference.devices import is_out_of_memory
 from hqsod.inference.guided_filter import guided_filter
-from hqsod.inference.small_refiner import SmallRefiner
+from hqsod.inference.small_refiner import SmallRefiner, build_steps
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
-from hqsod.models.compact_refiner import build_compact_refiner, is_compact_refiner
 from hqsod.models.resnet import fold_batchnorm
 from hqsod.types import MASK_THRESHOLD
 
@@ -55,7 +54,7 @@ class Refiner(Protocol):
 
         Args:
             image: (H, W, 3) uint8 RGB. Black padding around a picture counts as picture.
-            mask: (H, W) uint8, foreground above 127.
+            mask: (H, W) uint8, foreground above 127; soft edges are welcome.
 
         Returns:
             (H, W) uint8: 255 times the probability of foreground.
@@ -87,15 +86,15 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
         return GuidedRefiner()
     path = weights.resolve(name)
     digest, state = weights.sha256(path), weights.load(path)
-    if is_compact_refiner(state):
-        return SmallRefiner(name, digest, build_compact_refiner(state), device, precision)
+    if steps := build_steps(state, device, precision):
+        return SmallRefiner(name, digest, steps)
     try:
         network = build_cascadepsp(state)
     except WeightsError as error:
         raise WeightsError(
             f"{name}: {error.got}",
-            expected="CascadePSP's weights, or a compact refiner's of this version of hqsod",
-            fix="hqsod train PAIRS --recipe refiner makes the latter",
+            expected="CascadePSP's weights, or a small refiner's of this version of hqsod",
+            fix="hqsod train PAIRS --recipe contour makes the latter",
         ) from error
     return CascadeRefiner(name, digest, prepare(network, device, precision))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, zip_longest
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
+from hqsod.models.unet import UNet, convolution
 from hqsod.types import MASK_THRESHOLD
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
@@ -49,7 +49,8 @@ class CompactRefiner(nn.Module):
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         self.extractor = EfficientNetLite()
-        self.unet = UNet(widths, self.extractor.channels[FIRST_SEEN:])
+        stem = convolution(4 * GROUP**2 + EVIDENCE, widths[0])
+        self.unet = UNet(stem, widths, GROUP**2, self.extractor.channels[FIRST_SEEN:])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
 
     @property
@@ -73,48 +74,6 @@ class CompactRefiner(nn.Module):
         seen = self.extractor(pictures.contiguous(memory_format=torch.channels_last))
         changes = self.unet(torch.cat([groups, evidence], 1), seen[FIRST_SEEN:])
         return TRUST * signed + F.pixel_shuffle(changes.float(), GROUP)
-
-
-class UNet(nn.Module):
-    """Groups of pixels in, what to add to their logits out.
-
-    Args:
-        widths: channels of the levels, finest first, at strides 2, 4, 8, ...
-        context: channels of an extractor's maps for the levels after the first.
-    """
-
-    def __init__(self, widths: Sequence[int], context: Sequence[int]) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        self.stem = _convolution(4 * GROUP**2 + EVIDENCE, widths[0])
-        self.down = nn.ModuleList(
-            nn.Sequential(_convolution(above, below, stride=2), Block(below))
-            for above, below in pairwise(widths)
-        )
-        self.context = nn.ModuleList(
-            _convolution(channels, width, kernel=1)
-            for channels, width in zip(context, widths[1:], strict=False)  # deeper levels have none
-        )
-        self.bottom = Block(widths[-1], dilation=2)
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(below, above, 1, bias=False) for above, below in pairwise(widths)
-        )
-        self.up = nn.ModuleList(Block(width) for width in widths[:-1])
-        self.head = nn.Conv2d(widths[0], GROUP**2, 3, padding=1)
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, groups: Tensor, seen: Sequence[Tensor]) -> Tensor:
-        """(B, 4 GROUP^2 + EVIDENCE, h, w), and maps at h / 2, h / 4, ..., to (B, GROUP^2, h, w)."""
-        x = self.stem(groups.contiguous(memory_format=torch.channels_last))
-        levels = []
-        for down, context, found in zip_longest(self.down, self.context, seen[: len(self.down)]):
-            levels.append(x)
-            x = down(x) if context is None else down(x) + context(found)
-        x = self.bottom(x)
-        for level, lateral, up in reversed(list(zip(levels, self.lateral, self.up, strict=True))):
-            x = up(level + F.interpolate(lateral(x), scale_factor=2.0, mode="nearest"))
-        return self.head(x)  # type: ignore[no-any-return]  # a stub's gap
 
 
 @torch.no_grad()
@@ -172,33 +131,6 @@ def _histogram_ratio(images: Tensor, masks: Tensor) -> Tensor:
         logarithms.append((smooth.flatten(1) + RARE).log())
     ratio = (logarithms[0] - logarithms[1]).gather(1, bins).view_as(masks)
     return ratio.clamp(-MOST, MOST) / MOST
-
-
-class Block(nn.Module):
-    """Two convolutions around a skip connection (He et al., CVPR 2016)."""
-
-    def __init__(self, width: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.first = _convolution(width, width, dilation=dilation)
-        self.second = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, H, W) -> the same shape."""
-        return F.relu(x + self.second(self.first(x)))
-
-
-def _convolution(
-    inputs: int, outputs: int, stride: int = 1, dilation: int = 1, kernel: int = 3
-) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:

@@ -131,13 +131,13 @@ def _middle(mask: Array, random: np.random.Generator) -> tuple[int, int]:
 
 
 class Case(NamedTuple):
-    """A held-out picture with a damaged mask.
+    """A held-out picture with a mask that is not what it should be.
 
     Attributes:
         stem: the picture's name.
         image: (H, W, 3) uint8.
-        mask: (H, W) uint8, 0 or 255: damaged.
-        truth: (H, W) uint8, 0 or 255.
+        mask: (H, W) uint8.
+        truth: (H, W) uint8.
     """
 
     stem: str

@@ -21,6 +21,7 @@ from hqsod.images import write_bytes
 from hqsod.inference.devices import choose_device, choose_precision
 from hqsod.models.purnet import PurNet, build_purnet
 from hqsod.training import loop
+from hqsod.training.contour import ContourRecipe
 from hqsod.training.data import Pictures
 from hqsod.training.purnet import PurNetTask, fill
 from hqsod.training.recipes import AnyRecipe
@@ -133,7 +134,10 @@ def _train_stages(
 
 
 def _train_once(
-    plan: Plan, recipe: UpscalerRecipe | RefinerRecipe, out: Path, accelerator: Accelerator
+    plan: Plan,
+    recipe: UpscalerRecipe | RefinerRecipe | ContourRecipe,
+    out: Path,
+    accelerator: Accelerator,
 ) -> tuple[Path, Mapping[str, str]]:
     """Train a network that has no stages; its folder, and why pictures were left out."""
     sources = Sources(plan.data, plan.images, plan.masks, plan.validation)

@@ -16,15 +16,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from hqsod.errors import SettingsError
+from hqsod.training.contour import ContourRecipe
 from hqsod.training.refiner import RefinerRecipe
 from hqsod.training.stages import Recipe
 from hqsod.training.upscaler import UpscalerRecipe
 
-AnyRecipe = Recipe | UpscalerRecipe | RefinerRecipe
+AnyRecipe = Recipe | UpscalerRecipe | RefinerRecipe | ContourRecipe
 KINDS: Mapping[str, type[AnyRecipe]] = {
     "purnet": Recipe,
     "upscaler": UpscalerRecipe,
     "refiner": RefinerRecipe,
+    "contour": ContourRecipe,
 }
 
 

@@ -24,7 +24,7 @@ from hqsod import images, metrics, weights
 from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.small_refiner import SmallRefiner
+from hqsod.inference.small_refiner import MendingStep
 from hqsod.losses import iou_loss
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import (
@@ -88,12 +88,12 @@ class RefinerRecipe(BaseModel):
             WeightsError: no weights to begin with, or of another network.
         """
         network = self._network()
-        usable, rejected = _find_usable(sources.data, sources.images, sources.masks)
+        usable, rejected = find_usable(sources.data, sources.images, sources.masks)
         if sources.validation is None:
             held_out = [pair for pair in usable if draw(pair.stem) < self.holdout]
             usable = [pair for pair in usable if draw(pair.stem) >= self.holdout]
         else:
-            held_out, others = _find_usable(sources.validation, None, None)
+            held_out, others = find_usable(sources.validation, None, None)
             rejected |= others
         data = DamagedMasks(usable, self.damage)
         return Prepared(RefinerTask(network, data, held_out), rejected)
@@ -119,7 +119,7 @@ class RefinerRecipe(BaseModel):
             ) from None
 
 
-def _find_usable(
+def find_usable(
     folder: Path, image_folder: str | None, mask_folder: str | None
 ) -> tuple[list[Pair], dict[str, str]]:
     """The pairs that can be read and fit, and by stem why the others cannot be used."""
@@ -208,12 +208,12 @@ class RefinerTask:
         """How much of the damage is gone, on average, and how often it grew."""
         assert isinstance(network, CompactRefiner)
         device = next(network.parameters()).device
-        refiner = SmallRefiner("refiner", "", deepcopy(network), device, torch.float32)
+        step = MendingStep(deepcopy(network), device, torch.float32)
         before: list[tuple[float, float]] = []
         after: list[tuple[float, float]] = []
         rows: list[Array] = []
         for number, case in enumerate(held_out_cases(self.held_out)):
-            refined = refiner(case.image, case.mask)
+            refined = step(case.image, case.mask)
             for measured, mask in ((before, case.mask), (after, refined)):
                 binary = images.binarise(mask)
                 measured.append(
