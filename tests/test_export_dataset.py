@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hqsod import export_dataset as job
 from hqsod import images
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset import export_dataset
+from hqsod.export_dataset.coco import annotation
+from hqsod.export_dataset.formats import FORMATS
 from hqsod.review.apply import apply
 from tests.built import built
 
-FORMATS = ("imagefolder", "webdataset", "parquet")
+NONE = 0.0  # no validation split
 
 
 @pytest.fixture
@@ -34,16 +38,18 @@ def applied(tmp_path: Path) -> Path:
 
 
 def rows_by_datasets(folder: Path, cache: Path) -> dict[str, dict]:
+    """Rows of both splits, by stem."""
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
-    return {row["stem"]: row for row in rows}
+    splits = datasets.load_dataset(str(folder), cache_dir=str(cache))
+    return {row["stem"]: {**row, "split": split} for split in splits for row in splits[split]}
 
 
 @pytest.mark.slow  # imports datasets and pyarrow
 @pytest.mark.parametrize("form", ["imagefolder", "parquet"])
 def test_datasets_reads_back_what_was_decided(applied: Path, tmp_path: Path, form: str) -> None:
-    done = export_dataset(applied, form, tmp_path / "out", pairs_in_shard=4)
-    assert (done.pairs, done.shards, done.written, done.stale) == (6, 2, 2, 0)
+    done = export_dataset(applied, form, tmp_path / "out", pairs_in_shard=4, validation=0.3)
+    assert done.pairs == {"train": 4, "validation": 2}
+    assert (done.shards, done.written, done.stale) == (2, 2, 0)
     rows = rows_by_datasets(tmp_path / "out", tmp_path / "cache")
     assert sorted(rows) == [f"pair_{number:04d}" for number in (0, 1, 2, 4, 5, 6)]
     for stem, row in rows.items():
@@ -54,12 +60,14 @@ def test_datasets_reads_back_what_was_decided(applied: Path, tmp_path: Path, for
     assert rows["pair_0005"]["version"] == "upscaled"
     assert rows["pair_0006"]["version"] == "refined"
     assert rows["pair_0000"]["flagged"] is True
+    held_out = [stem for stem, row in rows.items() if row["split"] == "validation"]
+    assert sorted(held_out) == ["pair_0001", "pair_0005"]  # as on every machine
 
 
 @pytest.mark.slow  # imports webdataset
 def test_webdataset_reads_back_what_was_decided(applied: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
-    export_dataset(applied, "webdataset", tmp_path / "out", pairs_in_shard=4)
+    export_dataset(applied, "webdataset", tmp_path / "out", 4, NONE)
     shards = sorted(str(path) for path in (tmp_path / "out" / "data").glob("*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8"))
     assert [sample["json"]["stem"] for sample in samples] == sorted(
@@ -84,24 +92,23 @@ def test_a_run_cut_off_ends_as_a_whole_one(
 ) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    export_dataset(applied, form, tmp_path / "whole", pairs_in_shard=2)
-    write, pattern = job._FORMATS[form]
-    calls = []
+    shards = export_dataset(applied, form, tmp_path / "whole", 2, 0.3).shards
+    whole, calls = FORMATS[form], []
 
     def cut_off(part: Path, items: list) -> None:
         calls.append(part)
-        write(part, items)
+        whole.write(part, items)
         if len(calls) == 2:
             raise KeyboardInterrupt  # the shard is written but has not got its name
 
-    monkeypatch.setitem(job._FORMATS, form, (cut_off, pattern))
-    with pytest.raises(KeyboardInterrupt):
-        export_dataset(applied, form, tmp_path / "cut", pairs_in_shard=2)
-    monkeypatch.undo()
-    done = export_dataset(applied, form, tmp_path / "cut", pairs_in_shard=2)
-    assert done.written == 2
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, form, replace(whole, write=cut_off))
+        with pytest.raises(KeyboardInterrupt):
+            export_dataset(applied, form, tmp_path / "cut", 2, 0.3)
+    done = export_dataset(applied, form, tmp_path / "cut", 2, 0.3)
+    assert done.written == shards - 1
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
-    assert export_dataset(applied, form, tmp_path / "cut", pairs_in_shard=2).written == 0
+    assert export_dataset(applied, form, tmp_path / "cut", 2, 0.3).written == 0
 
 
 def test_a_changed_decision_remakes_its_shard_alone(applied: Path, tmp_path: Path) -> None:
@@ -117,14 +124,15 @@ def test_a_changed_decision_remakes_its_shard_alone(applied: Path, tmp_path: Pat
 
 def test_shards_no_longer_wanted_are_removed(applied: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export_dataset(applied, "webdataset", out, pairs_in_shard=1)
-    export_dataset(applied, "webdataset", out, pairs_in_shard=6)
+    export_dataset(applied, "webdataset", out, 1, NONE)
+    export_dataset(applied, "webdataset", out, 6, NONE)
     assert [path.name for path in (out / "data").iterdir()] == ["train-00000.tar"]
 
 
 def test_without_final_masks_the_refined_ones_are_taken_and_it_is_said(tmp_path: Path) -> None:
     done = export_dataset(built(tmp_path / "set", 3, size=48), "imagefolder")
-    assert (done.pairs, done.masks) == (3, "the last version of each, decisions left aside")
+    assert done.masks == "the last version of each, decisions left aside"
+    assert done.pairs == {"train": 2, "validation": 1}  # one at least where there are two
     lines = (done.folder / "data/train/shard-00000/metadata.jsonl").read_text().splitlines()
     assert {json.loads(line)["version"] for line in lines} == {"refined"}
 
@@ -132,7 +140,7 @@ def test_without_final_masks_the_refined_ones_are_taken_and_it_is_said(tmp_path:
 def test_a_missing_picture_costs_only_its_pair(applied: Path, tmp_path: Path) -> None:
     (applied / "images" / "pair_0001.png").unlink()
     done = export_dataset(applied, "imagefolder", tmp_path / "out")
-    assert done.pairs == 5
+    assert sum(done.pairs.values()) == 5
     assert [line.partition(":")[0] for line in done.failed] == ["pair_0001"]
 
 
@@ -146,3 +154,123 @@ def test_what_is_not_ours_is_left_alone(applied: Path, tmp_path: Path) -> None:
         export_dataset(applied, "webdataset", tmp_path / "out")
     with pytest.raises(SettingsError, match="csv"):
         export_dataset(applied, "csv", tmp_path / "out")
+
+
+OUTSIDE = ("{outside}", "../outside", "data/train/../../../outside", "data", "data/train", ".", "")
+
+
+@pytest.mark.parametrize("shard", OUTSIDE)
+def test_a_strangers_export_has_nothing_deleted(applied: Path, tmp_path: Path, shard: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("mine")
+    folder = applied / "exports" / "imagefolder"
+    folder.mkdir(parents=True)
+    told = {"format": "imagefolder", "shards": {shard.format(outside=outside): "0"}}
+    (folder / "export.json").write_text(json.dumps(told))
+    with pytest.raises(OutputError, match="names"):
+        export_dataset(applied, "imagefolder")
+    assert (outside / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", ["exports", "exports/imagefolder", "exports/imagefolder/data"])
+def test_no_link_leads_an_export_elsewhere(applied: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    shard = outside / "train" / "shard-00001"
+    shard.mkdir(parents=True)
+    (shard / "thesis.txt").write_text("mine")
+    before = contents(outside)
+    (applied / link).parent.mkdir(parents=True, exist_ok=True)
+    (applied / link).symlink_to(outside)
+    if link.endswith("data"):
+        told = {"format": "imagefolder", "shards": {"data/train/shard-00001": "0"}}
+        (applied / "exports/imagefolder/export.json").write_text(json.dumps(told))
+    with pytest.raises(OutputError, match="a link"):
+        export_dataset(applied, "imagefolder")
+    assert contents(outside) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "coco", "shards": 3}', "[" * 9999])
+def test_a_damaged_list_of_shards_is_told(applied: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text(text)
+    with pytest.raises(OutputError, match="cannot be read"):
+        export_dataset(applied, "coco", tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_unfinished(
+    applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    for form in ("imagefolder", "coco"):
+        with pytest.raises(OutputError, match="No space left"):
+            export_dataset(applied, form, tmp_path / form)
+        assert [path.name for path in (tmp_path / form).rglob("*.part")] == []
+
+
+def shapes() -> dict[str, np.ndarray]:
+    """Masks with all that contours can be: a single pixel, the border, corners, a hole, a lake."""
+    blank = np.zeros((24, 31), bool)
+    dot, whole, corners, ring, noise = (blank.copy() for _ in range(5))
+    dot[0, 30] = True
+    whole[:] = True
+    corners[3:6, 3:6] = corners[6:9, 6:9] = corners[15:, 20:] = True
+    ring[2:20, 2:20] = True
+    ring[5:10, 5:10] = False
+    noise[:] = np.random.default_rng(0).random(blank.shape) < 0.4
+    return {"dot": dot, "whole": whole, "corners": corners, "ring": ring, "noise": noise}
+
+
+@pytest.mark.parametrize("name", shapes())
+def test_coco_masks_are_exact(name: str) -> None:
+    from skimage.draw import polygon2mask
+
+    mask = shapes()[name]
+    told = annotation(mask)
+    shape = told["segmentation"]
+    if isinstance(shape, dict):
+        runs = np.repeat(np.arange(len(shape["counts"])) % 2, shape["counts"])
+        drawn = runs.astype(bool).reshape(shape["size"], order="F")
+    else:
+        points = [np.reshape(part, (-1, 2))[:, ::-1] - 0.5 for part in shape]
+        drawn = np.any([polygon2mask(mask.shape, part) for part in points], axis=0)
+    assert isinstance(shape, dict) is (name in ("ring", "noise"))
+    np.testing.assert_array_equal(drawn, mask)
+    rows, columns = np.nonzero(mask)
+    left, top, width, height = told["bbox"]
+    assert (left, top) == (columns.min(), rows.min())
+    assert (left + width, top + height) == (columns.max() + 1, rows.max() + 1)
+    assert told["area"] == np.count_nonzero(mask)
+
+
+def test_coco_names_the_images_that_lie_beside_it(applied: Path, tmp_path: Path) -> None:
+    done = export_dataset(applied, "coco", tmp_path / "out", validation=0.3)
+    assert done.shards == 2
+    stems = []
+    for split, count in done.pairs.items():
+        told = json.loads((tmp_path / "out" / split / "annotations.json").read_text())
+        assert len(told["images"]) == len(told["annotations"]) == count
+        for image in told["images"]:
+            path = tmp_path / "out" / split / "images" / image["file_name"]
+            assert images.read_size(path) == (image["height"], image["width"])
+            stems.append(image["stem"])
+    assert sorted(stems) == [f"pair_{number:04d}" for number in (0, 1, 2, 4, 5, 6)]
+
+
+@pytest.mark.slow  # imports datasets and webdataset
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_cards_example_runs(
+    applied: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("datasets", "webdataset", "pyarrow"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    export_dataset(applied, form, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec((tmp_path / "out" / "README.md").read_text().split("```python")[1].split("```")[0], names)
+    assert "image" in names

@@ -1,4 +1,4 @@
-"""`hqsod review`, `apply` and `export-dataset`."""
+"""`hqsod review` and `apply`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from hqsod.cli.root import app
+from hqsod.cli.root import DataSet, app, end
 from hqsod.errors import SettingsError
 from hqsod.progress import console
-
-DataSet = Annotated[Path, typer.Argument(help="A data set made by hqsod build or hqsod review.")]
 
 
 @app.command()
@@ -94,38 +92,4 @@ def apply(dest: DataSet) -> None:
         f"{sum(done.counts.values())} final masks ({counts or 'none'}), "
         f"{len(done.left_out)} pairs left out; {done.written} written, {done.removed} removed"
     )
-    _end(done.failed)
-
-
-@app.command("export-dataset")
-def export_dataset(
-    dest: DataSet,
-    out: Annotated[
-        Path | None, typer.Argument(help="Where the export goes; DEST/exports/FORMAT if not told.")
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", help="imagefolder, webdataset or parquet.")
-    ] = "imagefolder",
-    pairs_in_shard: Annotated[
-        int, typer.Option("--shard", min=1, help="Pairs in each shard.")
-    ] = 250,
-) -> None:
-    """Export a data set for training: Hugging Face ImageFolder, WebDataset or Parquet."""
-    from hqsod.export_dataset import export_dataset as run
-
-    done = run(dest, form, out, pairs_in_shard)
-    typer.echo(
-        f"{done.pairs} pairs in {done.shards} shards ({done.written} written) in {done.folder}\n"
-        f"masks: {done.masks}"
-    )
-    if done.stale:
-        typer.echo(f"{done.stale} final masks differ from the decisions: run hqsod apply {dest}")
-    _end(done.failed)
-
-
-def _end(failed: tuple[str, ...]) -> None:
-    """Name what failed; exit status 1 if anything did."""
-    for line in failed:
-        console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
-    if failed:
-        raise typer.Exit(1)
+    end(done.failed)

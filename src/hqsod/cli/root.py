@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hqsod import __version__
+from hqsod.progress import console
 
 if TYPE_CHECKING:
     from hqsod.files import Outcome
 
-# Options that several verbs take.
+# Arguments and options that several verbs take.
+DataSet = Annotated[Path, typer.Argument(help="A data set made by hqsod build or hqsod review.")]
 Weights = Annotated[
     str | None,
     typer.Option(
@@ -59,3 +63,16 @@ def finish(outcome: Outcome) -> None:
     typer.echo(str(outcome))
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def end(failed: Sequence[str]) -> None:
+    """Name what failed, a line each; exit status 1 if anything did."""
+    for line in failed:
+        console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it should be."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,21 @@ from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.weights import WeightFile, registry
 
-SHEET = "contact-sheet.jpg"
+CARD, SHEET = "README.md", "contact-sheet.jpg"
 LAYERS = (IMAGES, MASKS, REFINED)
 ROWS = 12  # pairs on the contact sheet: half the most doubtful, half spread over the rest
 CELL = 300  # pixels a side
 CAPTION = 24  # pixels below each row
 FLAG_COLOUR, TEXT_COLOUR, PAPER = (214, 40, 57), (30, 30, 30), (255, 255, 255)
+
+# The hub's names for how large a data set is, from the largest number of pairs down.
+SIZES = (
+    (1_000_000, "n>1M"),
+    (100_000, "100K<n<1M"),
+    (10_000, "10K<n<100K"),
+    (1_000, "1K<n<10K"),
+    (0, "n<1K"),
+)
 
 NETWORKS = ("upscaler", "refiner", "predictor")  # of a recipe's settings
 
@@ -37,14 +46,40 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     """
     records = list(manifest.latest().values())
     built = [record for record in records if record.status == "built"]
-    card, sheet = folder / "README.md", folder / SHEET
+    card, sheet = folder / CARD, folder / SHEET
     recipes = [manifest.recipe(key) for key in sorted({record.recipe for record in built})]
     review = _review(folder, manifest.folder, built)
-    sections = (_card(folder.resolve().name, records, recipes), review)
+    sections = (
+        front_matter(len(built)) + "\n",
+        _card(folder.resolve().name, records, recipes),
+        review,
+    )
     images.write_bytes(card, "\n".join(section for section in sections if section).encode())
     if built:
         images.write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
     return card, sheet
+
+
+def front_matter(pairs: int, files: Mapping[str, str] | None = None) -> str:
+    """What Hugging Face's hub reads at the head of a card.
+
+    Args:
+        pairs: pairs in the data set.
+        files: for each split the pattern of its files, where the hub can load them.
+    """
+    size = next(name for least, name in SIZES if pairs >= least)
+    lines = ["---", "license: other", "task_categories:", "- image-segmentation"]
+    lines += ["tags:", "- salient-object-detection", "size_categories:", f"- {size}"]
+    if files:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        lines += [f"  - split: {split}\n    path: {path}" for split, path in files.items()]
+    return "\n".join([*lines, "---"])
+
+
+def without_front_matter(card: str) -> str:
+    """A card from its title on."""
+    head, _, rest = card.partition("\n---\n")
+    return rest.lstrip() if head.startswith("---\n") else card
 
 
 def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]]) -> str:
@@ -59,10 +94,11 @@ def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]
         f"rejected, {sum(record.flagged for record in built)} flagged: look at those before you "
         "train on them.",
         _layout(built),
+        _loading(built),
         *(_recipe(recipe) for recipe in recipes),
         _flagged(built),
         _rejected(records),
-        "## Licences\n\nPictures and masks keep the licences and terms of the data set they were "
+        "## Licences\n\nImages and masks keep the licences and terms of the data set they were "
         "made from; DUTS is for research. Networks: "
         f"{licences or 'none that hqsod knows by name'}.",
         "## Citations\n\nCite the source data set (DUTS, if it is that) and the networks:\n\n"
@@ -79,8 +115,8 @@ def _networks(recipes: Sequence[dict[str, Any]]) -> list[WeightFile]:
 
 def _layout(built: Sequence[Record]) -> str:
     folders = {
-        IMAGES: "the enlarged pictures, RGB",
-        MASKS: "the masks, enlarged with Pillow's bicubic",
+        IMAGES: "the upscaled images, RGB",
+        MASKS: "the masks, upscaled with Pillow's bicubic",
         REFINED: "the refined masks",
     }
     present = {Path(file.path).parts[0] for record in built for file in record.outputs.values()}
@@ -95,6 +131,24 @@ def _layout(built: Sequence[Record]) -> str:
             f"- `{SHEET}`: a look at {min(ROWS, len(built))} of them",
         ]
     )
+
+
+def _loading(built: Sequence[Record]) -> str:
+    if not built:
+        return ""
+    masks = REFINED if REFINED in built[0].outputs else MASKS
+    return f"""## Loading
+
+```python
+from pathlib import Path
+
+from PIL import Image
+
+for path in sorted(Path("{IMAGES}").glob("*.png")):  # in this folder
+    image, mask = Image.open(path), Image.open(Path("{masks}") / path.name)
+```
+
+`hqsod export-dataset` writes it as ImageFolder, WebDataset, Parquet or COCO."""
 
 
 def _recipe(recipe: dict[str, Any]) -> str:
@@ -166,12 +220,12 @@ def _row(folder: Path, record: Record) -> Array:
     draw = ImageDraw.Draw(sheet)
     for column, layer in enumerate(layer for layer in LAYERS if layer in record.outputs):
         try:
-            with Image.open(images.openable(folder / record.outputs[layer].path)) as picture:
-                picture.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
-                cell = picture.convert("RGB")
-        except (FileNotFoundError, InputError):  # of a pair that left SOURCE, taken away by hand
-            draw.text((column * CELL + 8, CELL // 2), "missing", FLAG_COLOUR)
+            array = images.read_image(folder / record.outputs[layer].path)
+        except InputError:  # damaged, or of a pair that left SOURCE and was deleted by hand
+            draw.text((column * CELL + 8, CELL // 2), "cannot be read", FLAG_COLOUR)
             continue
+        cell = Image.fromarray(array)
+        cell.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
         left = column * CELL + (CELL - cell.width) // 2
         sheet.paste(cell, (left, (CELL - cell.height) // 2))
     trust = "" if record.score is None else f"  trust {record.score:.2f}"

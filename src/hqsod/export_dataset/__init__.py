@@ -1,0 +1,204 @@
+"""The job: a built data set in a format that people train from or annotate with.
+
+A shard has its name only once it is whole, and `export.json` says what it was made from: run again
+after a kill or a change, the job makes the shards that are missing or differ. It removes nothing
+but shards, by the names that the format itself gives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hqsod import images
+from hqsod.dataset.holdout import hold_out
+from hqsod.errors import OutputError, SettingsError
+from hqsod.export_dataset.card import write_card
+from hqsod.export_dataset.formats import FORMATS, SPLITS, TRAIN, VALIDATION, Format
+from hqsod.export_dataset.items import Item, find_items
+from hqsod.progress import progress_bar
+
+PAIRS_IN_SHARD = 250  # about half a gigabyte of 1600 x 1600 pairs
+VALIDATION_SHARE = 0.05  # what `hqsod train` holds out by itself
+STATE = "export.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a run did.
+
+    Attributes:
+        folder: where the export stands.
+        pairs: pairs in each split.
+        shards: shards in it.
+        written: shards written in this run.
+        masks: which masks were taken, in words.
+        stale: final masks that are not what the decisions say today.
+        failed: one line for each pair left out because a file is missing.
+    """
+
+    folder: Path
+    pairs: dict[str, int]
+    shards: int
+    written: int
+    masks: str
+    stale: int
+    failed: tuple[str, ...]
+
+
+def export_dataset(
+    dest: Path,
+    form: str,
+    folder: Path | None = None,
+    pairs_in_shard: int = PAIRS_IN_SHARD,
+    validation: float = VALIDATION_SHARE,
+) -> Exported:
+    """Export the data set in `dest`, or bring its export up to date.
+
+    Args:
+        dest: a data set with a manifest.
+        form: one of `FORMATS`.
+        folder: where the export goes; `dest/exports/FORM` where None.
+        pairs_in_shard: pairs in each shard, the last one excepted.
+        validation: share of the pairs in the validation split; their names decide which.
+
+    Raises:
+        SettingsError: no such format, or a package for it is missing.
+        InputError: there is no manifest, or nothing to export.
+        OutputError: the folder cannot be written to, or holds something else.
+    """
+    if form not in FORMATS:
+        raise SettingsError(f"--format {form}", expected=", ".join(FORMATS))
+    if folder is None:
+        folder = dest / "exports" / form
+        _require_no_links(dest, f"exports/{form}")
+    finished = _open_state(folder, form)
+    items = find_items(dest)
+    splits = _split(items.found, validation)
+    planned: dict[str, Sequence[Item]] = {}
+    for split, content in splits.items():
+        planned |= FORMATS[form].plan(split, content, pairs_in_shard)
+    _remove(folder, finished.keys() - planned.keys())
+    written = _write_shards(folder, form, planned, finished)
+    counts = {split: len(content) for split, content in splits.items()}
+    write_card(folder, dest, form, counts, items.masks)
+    return Exported(folder, counts, len(planned), written, items.masks, items.stale, items.failed)
+
+
+def _split(items: Sequence[Item], validation: float) -> dict[str, list[Item]]:
+    """The pairs of each split that has some."""
+    held = hold_out([item.stem for item in items], validation)
+    splits = {
+        TRAIN: [item for item in items if item.stem not in held],
+        VALIDATION: [item for item in items if item.stem in held],
+    }
+    return {split: splits[split] for split in SPLITS if splits[split]}
+
+
+def _write_shards(
+    folder: Path, form: str, planned: dict[str, Sequence[Item]], finished: dict[str, str]
+) -> int:
+    """Write the shards that are missing or differ; returns how many these were."""
+    shards = {shard: finished[shard] for shard in planned if shard in finished}
+    written = 0
+    with progress_bar(len(planned), f"exporting {form}", "shards") as bar:
+        for shard, content in planned.items():
+            digest = hashlib.sha256("".join(item.digest for item in content).encode()).hexdigest()
+            if shards.get(shard) != digest or not (folder / shard).exists():
+                _write_whole(folder, shard, content, FORMATS[form])
+                shards[shard] = digest
+                _save_state(
+                    folder, form, {name: shards[name] for name in planned if name in shards}
+                )
+                written += 1
+            bar.advance()
+    _save_state(folder, form, shards)
+    return written
+
+
+def _open_state(folder: Path, form: str) -> dict[str, str]:
+    """Shards that an earlier run finished, with their digests."""
+    state = folder / STATE
+    if not state.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(
+                f"{folder}: holds other files",
+                expected="an empty folder",
+                fix="choose another folder",
+            )
+        _save_state(folder, form, {})
+        return {}
+    try:
+        told = json.loads(state.read_text(encoding="utf-8"))
+        found, shards = told["format"], dict(told["shards"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise OutputError(
+            f"{state}: cannot be read",
+            expected="the list of an export's shards",
+            fix="choose another folder",
+        ) from error
+    if found != form:
+        raise OutputError(f"{folder}: holds {found}", expected=form, fix="choose another folder")
+    for shard in shards:  # a data set may come from a stranger, and what is named here is removed
+        if not FORMATS[form].names(shard):
+            raise OutputError(
+                f"{state}: names {shard}",
+                expected=f"shards such as {FORMATS[form].shard.format(split=TRAIN, number=0)}",
+                fix="choose another folder",
+            )
+    return shards
+
+
+def _save_state(folder: Path, form: str, shards: dict[str, str]) -> None:
+    text = json.dumps({"format": form, "shards": shards}, indent=1, sort_keys=True)
+    images.write_bytes(folder / STATE, text.encode())
+
+
+def _require_no_links(folder: Path, name: str) -> None:
+    """Check that no part of a path within the folder is a link, which would lead out of it.
+
+    Raises:
+        OutputError: one is.
+    """
+    path = folder
+    for part in Path(name).parts:
+        path /= part
+        if path.is_symlink():
+            raise OutputError(
+                f"{path}: a link", expected="a folder of the export's own", fix="remove the link"
+            )
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove shards, or what a kill left of them."""
+    for name in names:
+        _require_no_links(folder, name)
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write_whole(folder: Path, shard: str, items: Sequence[Item], form: Format) -> None:
+    """Write a shard under another name, then give it its own."""
+    path = folder / shard
+    part = path.with_name(f".{path.name}.part")
+    unfinished = [str(part.relative_to(folder))]
+    try:
+        _remove(folder, unfinished)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form.write(part, items)
+        _remove(folder, [shard])
+        part.rename(path)
+    except OSError as error:
+        with suppress(OSError):  # what failed first is the message that counts
+            _remove(folder, unfinished)
+        raise OutputError(
+            f"{path}: {error.strerror or error}", fix="free space, then run the same command again"
+        ) from error

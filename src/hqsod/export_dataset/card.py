@@ -1,0 +1,61 @@
+"""The card of an export: how it is loaded, and the card of the data set that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hqsod import __version__, images
+from hqsod.dataset.card import CARD, front_matter, without_front_matter
+from hqsod.export_dataset.formats import FORMATS
+
+COLUMNS = (
+    "`image`, `mask`, `stem`, `version` (which mask it is), `trust` (0 to 1, of the refined mask), "
+    "`flagged`"
+)
+# With `folder`, the export's path, before it.
+LOADING = {
+    "imagefolder": """from datasets import load_dataset
+
+pairs = load_dataset(folder, split="train")
+image, mask = pairs[0]["image"], pairs[0]["mask"]""",
+    "webdataset": """from glob import glob
+
+from webdataset import WebDataset
+
+shards = sorted(glob(f"{folder}/data/train-*.tar"))
+for pair in WebDataset(shards, shardshuffle=False).decode("pil"):
+    image, mask, about = pair["image.png"], pair["mask.png"], pair["json"]""",
+    "coco": """import json
+from pathlib import Path
+
+told = json.loads(Path(folder, "train/annotations.json").read_text())
+image = Path(folder, "train/images", told["images"][0]["file_name"])""",
+}
+LOADING["parquet"] = LOADING["imagefolder"]
+
+
+def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks: str) -> None:
+    """Write the README.md of the export in `folder`.
+
+    Args:
+        folder: of the export.
+        dest: the data set that it was made from.
+        form: one of `FORMATS`.
+        pairs: pairs in each split.
+        masks: which masks these are, in words.
+    """
+    pattern = FORMATS[form].files
+    files = {split: pattern.format(split=split) for split in pairs} if pattern else {}
+    counts = ", ".join(f"{count} in `{split}`" for split, count in pairs.items())
+    of_source = dest / CARD
+    body = of_source.read_text("utf-8") if of_source.is_file() else f"# {dest.resolve().name}\n"
+    sections = (
+        front_matter(sum(pairs.values()), files),
+        f"Exported with hqsod {__version__} as {form}: {counts}; masks: {masks}. The name of a "
+        f"pair alone decides its split. Of each pair: {COLUMNS}.",
+        f"## Loading\n\n```python\nfolder = {f'./{folder.resolve().name}'!r}  # from beside it\n"
+        f"{LOADING[form]}\n```",
+        f"What follows is the card of the data set that this was exported from.\n\n"
+        f"{without_front_matter(body)}",
+    )
+    images.write_bytes(folder / CARD, "\n\n".join(sections).encode())

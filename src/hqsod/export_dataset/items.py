@@ -1,0 +1,102 @@
+"""What is exported: the pairs of a built data set, each with the mask that counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hqsod.dataset.decisions import Decision, Decisions, chosen, version_path, versions
+from hqsod.dataset.folders import FINAL_FOLDER, IMAGES
+from hqsod.dataset.manifest import File, Manifest, Record
+from hqsod.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A pair as it is exported: its files and what is said of it."""
+
+    stem: str
+    image: Path
+    mask: Path
+    digest: str  # of everything that the exported bytes follow from
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What a data set has to export.
+
+    Attributes:
+        found: the pairs, sorted by stem.
+        masks: which masks were taken, in words.
+        stale: final masks that are not what the decisions say today.
+        failed: one line for each pair left out because a file is missing.
+    """
+
+    found: tuple[Item, ...]
+    masks: str
+    stale: int
+    failed: tuple[str, ...]
+
+
+def find_items(dest: Path) -> Items:
+    """The pairs to export: with their final masks if there are any, else with the last version.
+
+    Raises:
+        InputError: there is no manifest, or nothing to export.
+    """
+    with Manifest.open(dest) as manifest, Decisions.open(dest) as decisions:
+        records = [record for record in manifest.latest().values() if record.status == "built"]
+        latest = decisions.latest()
+    final = (dest / FINAL_FOLDER).is_dir()
+    found, failed, stale = [], [], 0
+    for record in records:
+        if final:
+            version, mask = _final(dest, record, latest.get(record.stem))
+        else:
+            version = [*versions(record)][-1]
+            mask = dest / version_path(record, version)
+        if mask is None:
+            stale += int(version is not None)
+            continue
+        try:
+            item, as_decided = _item(dest, record, mask, version)
+        except OSError as error:
+            failed.append(f"{record.stem}: {error.filename}: {error.strerror}")
+            continue
+        found.append(item)
+        stale += int(final and not as_decided)
+    if not found:
+        raise InputError(
+            f"{dest}: nothing to export", expected="built pairs with masks", fix="build it first"
+        )
+    meaning = "final masks" if final else "the last version of each, decisions left aside"
+    return Items(tuple(found), meaning, stale, tuple(failed))
+
+
+def _final(dest: Path, record: Record, decision: Decision | None) -> tuple[str | None, Path | None]:
+    """The version decided on, and the final mask if there is one."""
+    mask = dest / FINAL_FOLDER / f"{record.stem}.png"
+    return chosen(record, decision), mask if mask.is_file() else None
+
+
+def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[Item, bool]:
+    """The pair as exported, and whether its mask is the version decided on."""
+    image = dest / record.outputs[IMAGES].path
+    image.stat()  # a missing file is told now, not in the middle of a shard
+    digest = hashlib.sha256(mask.read_bytes()).hexdigest()
+    known: dict[str, File] = {path.path: path for path in record.outputs.values()}
+    source = known.get(version_path(record, version)) if version else None
+    linked = image.parent.is_symlink()  # its masks were compressed anew
+    as_decided = version is not None and (source is None or linked or source.sha256 == digest)
+    about = {
+        "stem": record.stem,
+        "version": version or "",
+        "trust": record.score,
+        "flagged": record.flagged,
+    }
+    told = json.dumps([record.outputs[IMAGES].sha256, digest, about])
+    return Item(record.stem, image, mask, told, about), as_decided
