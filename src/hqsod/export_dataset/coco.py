@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hqsod import images
 from hqsod.export_dataset.items import Item
+from hqsod.types import MASK_THRESHOLD
 
 Mask = npt.NDArray[np.bool_]
 CATEGORY = {"id": 1, "name": "salient object", "supercategory": ""}
@@ -31,7 +32,7 @@ def instances(items: Sequence[Item], names: Sequence[str]) -> str:
     """
     described, annotated = [], []
     for number, (item, name) in enumerate(zip(items, names, strict=True), start=1):
-        mask = images.read_mask(item.mask) > images.MASK_THRESHOLD
+        mask = images.read_mask(item.mask) > MASK_THRESHOLD
         height, width = mask.shape
         size = {"height": height, "width": width}
         described.append({"id": number, "file_name": name, **size, **item.about})
