@@ -92,7 +92,7 @@ def test_a_run_cut_off_ends_as_a_whole_one(
 ) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    shards = export_dataset(applied, form, tmp_path / "whole", 2, 0.3).shards
+    shards = export_dataset(applied, form, tmp_path / "whole" / "set", 2, 0.3).shards
     whole, calls = FORMATS[form], []
 
     def cut_off(part: Path, items: list) -> None:
@@ -104,11 +104,11 @@ def test_a_run_cut_off_ends_as_a_whole_one(
     with monkeypatch.context() as patch:
         patch.setitem(FORMATS, form, replace(whole, write=cut_off))
         with pytest.raises(KeyboardInterrupt):
-            export_dataset(applied, form, tmp_path / "cut", 2, 0.3)
-    done = export_dataset(applied, form, tmp_path / "cut", 2, 0.3)
+            export_dataset(applied, form, tmp_path / "cut" / "set", 2, 0.3)
+    done = export_dataset(applied, form, tmp_path / "cut" / "set", 2, 0.3)
     assert done.written == shards - 1
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
-    assert export_dataset(applied, form, tmp_path / "cut", 2, 0.3).written == 0
+    assert export_dataset(applied, form, tmp_path / "cut" / "set", 2, 0.3).written == 0
 
 
 def test_a_changed_decision_remakes_its_shard_alone(applied: Path, tmp_path: Path) -> None:
