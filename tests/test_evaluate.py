@@ -8,7 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 from hqsod import cli, metrics
 from hqsod.errors import InputError
 from hqsod.evaluate import evaluate, score_cache
-from hqsod.evaluate.plan import ground_truth_folder
+from hqsod.evaluate.matching import ground_truth_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 PREDICTIONS, TRUTHS = GOLDEN / "evaluation" / "pred", GOLDEN / "evaluation" / "gt"
@@ -91,7 +94,7 @@ def test_the_standard_mean_is_the_references(
     out = tmp_path / "scores.json"
     assert run(monkeypatch, "--pred", PREDICTIONS, "--gt", TRUTHS, "--json", out) == 0
     mean = json.loads(out.read_text())["datasets"]["evaluation"]["pred"]["mean"]
-    assert list(mean) == list(STANDARD)
+    assert set(mean) == {*STANDARD, "f_max_pr", "f_mean_pr"}
     for key, theirs in STANDARD.items():
         assert mean[key] == pytest.approx(NUMBERS["standard"]["mean"][theirs], abs=1e-6)
 
@@ -106,19 +109,20 @@ def test_the_purnet_mean_is_the_references(tmp_path: Path, monkeypatch: pytest.M
     options += ["--protocol", "purnet", "--json", tmp_path / "scores.json", "--name", "Ours"]
     assert run(monkeypatch, *options, "--compare", "purnet-paper") == 0
     mean = json.loads((tmp_path / "scores.json").read_text())["datasets"]["ECSSD"]["Ours"]["mean"]
-    assert list(mean) == ["mae", "f_weighted", "f"]
+    assert list(mean) == ["mae", "f_weighted", "f", "f_max_pr", "f_mean_pr"]
     for key, theirs in {"mae": "MAE", "f_weighted": "wFm", "f": "F"}.items():
         assert mean[key] == pytest.approx(expected[theirs], abs=1e-6)
 
 
 def test_f_from_the_mean_precision_recall_curve(tmp_path: Path) -> None:
-    found = evaluate({"m": PREDICTIONS}, {"d": TRUTHS}, metrics.Settings())
+    found = evaluate({"m": PREDICTIONS}, {"d": TRUTHS}, metrics.ScoreSettings())
     result = found.datasets["d"].methods["m"]
     precision, recall = result.curves["precision"], result.curves["recall"]
     with np.errstate(invalid="ignore"):
         curve = np.nan_to_num(1.3 * precision * recall / (0.3 * precision + recall))
-    assert result.f_from_mean_pr["f_max_pr"] == pytest.approx(curve.max())
-    assert result.f_from_mean_pr["f_max_pr"] != pytest.approx(result.mean["f_max"], abs=1e-4)
+    assert result.mean["f_max_pr"] == pytest.approx(curve.max())
+    assert result.mean["f_mean_pr"] == pytest.approx(curve.mean())
+    assert result.mean["f_max_pr"] != pytest.approx(result.mean["f_max"], abs=1e-4)
 
 
 def test_several_methods_and_data_sets_keep_their_names(
@@ -149,12 +153,12 @@ def test_further_measures_are_asked_for_by_name(
     options = ["--pred", PREDICTIONS, "--gt", TRUTHS, "--json", tmp_path / "s.json"]
     assert run(monkeypatch, *options, "--also", "mba, biou", "--dataset", "D") == 0
     method = json.loads((tmp_path / "s.json").read_text())["datasets"]["D"]["pred"]
-    assert list(method["mean"]) == [*STANDARD, "mba", "biou"]
+    assert {"mba", "biou"} <= set(method["mean"])
     values = [image["mba"] for image in method["per_image"].values()]
     assert method["mean"]["mba"] == pytest.approx(np.mean(values))
 
 
-def spoil(kind: str, predictions: Path) -> None:
+def spoil(kind: str, predictions: Path, truths: Path) -> None:
     if kind == "missing":
         (predictions / "00001.png").unlink()
     elif kind == "extra":
@@ -163,16 +167,22 @@ def spoil(kind: str, predictions: Path) -> None:
         (predictions / "00001.png").write_bytes(b"no picture")
     elif kind == "size":
         cv2.imwrite(str(predictions / "00001.png"), np.zeros((12, 16), np.uint8))
+    elif kind == "levels":
+        truth = cv2.imread(str(truths / "00001.png"), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(truths / "00001.png"), truth // 128)
     else:
         shutil.copy(predictions / "00001.png", predictions / "00001.bmp")
 
 
-@pytest.mark.parametrize("kind", ["missing", "extra", "unreadable", "size", "ambiguous"])
+KINDS = ["missing", "extra", "unreadable", "levels", "size", "ambiguous"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_does_not_match_is_listed_and_fails(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictions, truths = make_set(tmp_path, 3)
-    spoil(kind, predictions)
+    spoil(kind, predictions, truths)
     options = ["--pred", predictions, "--gt", truths, "--json", tmp_path / "s.json"]
     assert run(monkeypatch, *options) == 1
     listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(kind)]
@@ -182,7 +192,7 @@ def test_what_does_not_match_is_listed_and_fails(
     answer = "--resize" if kind == "size" else "--allow-missing"
     assert run(monkeypatch, *options, answer) == 0
     scores = json.loads((tmp_path / "s.json").read_text())["datasets"][tmp_path.name]["pred"]
-    assert len(scores["per_image"]) == (2 if kind in ("missing", "unreadable") else 3)
+    assert len(scores["per_image"]) == (2 if kind in ("missing", "unreadable", "levels") else 3)
 
 
 def test_resizing_is_nearest_under_purnet(tmp_path: Path) -> None:
@@ -193,7 +203,7 @@ def test_resizing_is_nearest_under_purnet(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name / "a.png"), array)
     folders = {"m": tmp_path / "pred"}, {"d": tmp_path / "gt"}
     found = {
-        protocol: evaluate(*folders, metrics.Settings(protocol), resize=True)
+        protocol: evaluate(*folders, metrics.ScoreSettings(protocol, resize=True))
         for protocol in metrics.PROTOCOLS
     }
     assert found["purnet"].datasets["d"].methods["m"].mean["mae"] == 0
@@ -203,12 +213,12 @@ def test_resizing_is_nearest_under_purnet(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
     predictions, truths = make_set(tmp_path, 2)
     (tmp_path / "empty").mkdir()
-    settings = metrics.Settings()
-    with pytest.raises(InputError, match="no pictures in it"):
+    settings = metrics.ScoreSettings()
+    with pytest.raises(InputError, match="no images in it"):
         evaluate({"m": tmp_path / "empty"}, {"d": truths}, settings)
     with pytest.raises(InputError, match="no such folder"):
         evaluate({"m": tmp_path / "none"}, {"d": truths}, settings)
-    with pytest.raises(InputError, match="no map is named"):
+    with pytest.raises(InputError, match="no map has the name"):
         evaluate({"m": PREDICTIONS}, {"d": truths}, settings)
     for file in predictions.iterdir():
         file.write_bytes(b"no picture")
@@ -243,16 +253,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_nothing_is_scored_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truths = make_set(tmp_path, 5)
     calls = counted(monkeypatch)
-    first = evaluate({"m": predictions}, {"d": truths}, metrics.Settings(), workers=1)
-    again = evaluate({"m": predictions}, {"d": truths}, metrics.Settings(), workers=1)
+    first = evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(), workers=1)
+    again = evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(), workers=1)
     assert len(calls) == 5
     assert again.as_json() == first.as_json()
     ours, theirs = (found.datasets["d"].methods["m"].curves for found in (first, again))
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     shutil.copy(predictions / "00000.png", predictions / "00001.png")
-    evaluate({"m": predictions}, {"d": truths}, metrics.Settings(), workers=1)
+    evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(), workers=1)
     assert len(calls) == 6
-    evaluate({"m": predictions}, {"d": truths}, metrics.Settings(gt_threshold=99), workers=1)
+    evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(gt_threshold=99), workers=1)
     assert len(calls) == 11
 
 
@@ -270,9 +280,9 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     monkeypatch.setattr(metrics, "score_pair", breaking)
     with pytest.raises(KeyboardInterrupt):
-        evaluate({"m": predictions}, {"d": truths}, metrics.Settings(), workers=1)
+        evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(), workers=1)
     monkeypatch.setattr(metrics, "score_pair", counting)
-    evaluate({"m": predictions}, {"d": truths}, metrics.Settings(), workers=1)
+    evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings(), workers=1)
     assert len(calls) == 6
 
 
@@ -313,13 +323,153 @@ def test_a_damaged_file_of_kept_scores_costs_no_scores(
     assert "2 of 2 scored" in capsys.readouterr().out
 
 
+def test_a_damaged_row_is_scored_again(tmp_path: Path, kept: Path) -> None:
+    predictions, truths = make_set(tmp_path, 4)
+    folders = {"m": predictions}, {"d": truths}
+    first = evaluate(*folders, metrics.ScoreSettings(), workers=1).as_json()
+    damages = (b"", b"no zlib", zlib.compress(b"no json"), zlib.compress(b'{"scores": 1}'))
+    with sqlite3.connect(kept) as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM scores")]
+        connection.executemany(
+            "UPDATE scores SET record = ? WHERE key = ?", zip(damages, keys, strict=True)
+        )
+    connection.close()
+    assert evaluate(*folders, metrics.ScoreSettings(), workers=1).as_json() == first
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, truths = make_set(tmp_path, 130)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HQSOD_CACHE", str(tmp_path / "file" / "cache"))
+    assert run(monkeypatch, "--pred", predictions, "--gt", truths, "--workers", 1) == 0
+    caught = capsys.readouterr()
+    assert "130 of 130 scored" in caught.out
+    assert caught.err.count("scores are not kept") == 1
+
+
+def test_ground_truths_of_0_and_1_are_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    for file in truths.iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) // 128)
+    options = ["--pred", predictions, "--gt", truths, "--json", tmp_path / "s.json"]
+    assert run(monkeypatch, *options) == 1
+    assert "bring them to 0 and 255, or lower --gt-threshold" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()
+    assert run(monkeypatch, *options, "--gt-threshold", 0) == 0
+    assert run(monkeypatch, *options, "--protocol", "purnet") == 0
+
+
+def test_a_name_that_is_not_utf8_is_reported_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    name = os.fsdecode(b"caf\xe9")
+    for folder in (predictions, truths):
+        (folder / "00000.png").rename(folder / f"{name}.png")
+    options = ["--pred", predictions, "--gt", truths, "--out", tmp_path / "report"]
+    assert run(monkeypatch, *options, "--json", tmp_path / "s.json") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())["datasets"][tmp_path.name]["pred"]
+    assert set(scores["per_image"]) == {name, "00001"}
+    assert "caf\\udce9" in (tmp_path / "report" / "images.csv").read_text()
+    assert "caf\\udce9" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_no_message_can_end_the_job(tmp_path: Path, encoding: str) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    for folder in (predictions, truths):
+        (folder / "00000.png").rename(folder / os.fsdecode(b"\xe6\x97\xa5caf\xe9.png"))
+    (predictions / "00001.png").unlink()
+    command = [sys.executable, "-m", "hqsod", "evaluate", "--pred", f"日本={predictions}"]
+    command += ["--gt", str(truths), "--allow-missing", "--json", str(tmp_path / "s.json")]
+    place = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=place, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s.json").exists()
+    assert b": 1 of 2 scored" in done.stdout
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    predictions, truths = make_set(tmp_path, 400, size=(240, 320))
+    command = [sys.executable, "-m", "hqsod", "evaluate", "--pred", predictions, "--gt", truths]
+    with subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as job:
+        workers = waited(lambda: len(found) >= 2 and found if (found := children(job.pid)) else [])
+        assert workers
+        job.send_signal(signal.SIGKILL)
+    assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def children(pid: int) -> list[int]:
+    """Processes that score for `pid`."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in text.split()}
+    return [child for child, line in lines.items() if b"spawn_main" in line]
+
+
+def waited(condition: Callable[[], Any]) -> Any:
+    """The condition's value once it is true, or after a minute."""
+    for _ in range(600):
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    return condition()
+
+
+def test_the_same_input_gives_the_same_scores_wherever_it_lies() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        size = tuple(rng.integers(100, 400, 2))
+        truth = np.zeros(size, np.uint8)
+        cv2.circle(truth, (int(size[1]) // 2, int(size[0]) // 2), int(min(size)) // 3, 255, -1)
+        soft = cv2.GaussianBlur(truth, (0, 0), 6) + rng.normal(0, 12, size)
+        prediction = np.clip(soft, 0, 255).astype(np.uint8)
+        scores = metrics.score(prediction, truth, also=list(metrics.MEASURES))
+        for offset in rng.integers(1, 64, 2):
+            moved = (shifted(array, offset) for array in (prediction, truth))
+            assert metrics.score(*moved, also=list(metrics.MEASURES)) == scores
+
+
+def shifted(array: np.ndarray, offset: int) -> np.ndarray:
+    """The same array, its first byte `offset` bytes after a multiple of 64."""
+    room = np.empty(array.size + 128, np.uint8)
+    start = -room.ctypes.data % 64 + int(offset)
+    moved = room[start : start + array.size].reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+def test_photographs_are_found_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, truths = make_set(tmp_path / "D", 2)
+    shutil.copytree(predictions, tmp_path / "photographs")
+    folders = {"m": predictions}, {"D": truths}
+    settings = metrics.ScoreSettings()
+    assert not evaluate(*folders, settings).datasets["D"].images
+    told = evaluate(*folders, settings, images={"D": tmp_path / "photographs"}).datasets["D"]
+    assert {path.parent.name for path in told.images.values()} == {"photographs"}
+    (tmp_path / "D" / "gt").rename(tmp_path / "D" / "masks")
+    shutil.copytree(predictions, tmp_path / "D" / "images")
+    beside = evaluate({"m": predictions}, {"D": tmp_path / "D" / "masks"}, settings).datasets["D"]
+    assert {path.parent.name for path in beside.images.values()} == {"images"}
+    options = ["--pred", predictions, "--gt", tmp_path / "D", "--images"]
+    assert run(monkeypatch, *options, f"E={tmp_path / 'photographs'}") == 1
+    assert "photographs of E; expected photographs of D" in capsys.readouterr().err
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     predictions, truths = make_set(tmp_path, 80)
     one, two = (
         evaluate(
             {"m": predictions},
             {"d": truths},
-            metrics.Settings(),
+            metrics.ScoreSettings(),
             workers=workers,
             kept=tmp_path / f"{workers}.sqlite",
         )
@@ -362,10 +512,11 @@ def test_memory_does_not_grow_with_the_number_of_maps(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 from hqsod.evaluate import evaluate
-from hqsod.metrics import Settings
+from hqsod.metrics import ScoreSettings
 peaks = []
 for folder in ({str(few)!r}, {str(predictions)!r}):
-    found = evaluate({{"m": Path(folder)}}, {{"d": Path({str(truths)!r})}}, Settings(), workers=1)
+    folders = {{"m": Path(folder)}}, {{"d": Path({str(truths)!r})}}
+    found = evaluate(*folders, ScoreSettings(), workers=1)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 assert len(found.datasets["d"].methods["m"].per_image) == 5000
 print(*peaks)

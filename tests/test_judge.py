@@ -105,7 +105,7 @@ def test_a_larger_copy_is_judged_the_same(cat) -> None:
 def test_a_mask_without_contour_is_not_trusted(cat, level: int) -> None:
     flat = np.full_like(cat[1], level)
     quality = judge(cat[0], flat, flat)
-    assert (quality.score, quality.picture) == (0.0, None)
+    assert (quality.score, quality.figures) == (0.0, None)
     assert all(isinstance(value, float) for value in quality.as_dict().values())
 
 

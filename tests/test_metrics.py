@@ -296,7 +296,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(SettingsError, match="standard or purnet"):
         metrics.score(*pair, "matlab")  # type: ignore[arg-type]  # what a user may type
     with pytest.raises(SettingsError, match="gt_threshold"):
-        metrics.Settings("purnet", gt_threshold=0)
+        metrics.ScoreSettings("purnet", gt_threshold=0)
 
 
 def test_purnet_leaves_grey_ground_truth_out_of_precision() -> None:
@@ -310,6 +310,8 @@ def test_purnet_leaves_grey_ground_truth_out_of_precision() -> None:
 def test_the_ground_truth_threshold_moves_grey_pixels() -> None:
     prediction = np.array([[255, 255, 0]], np.uint8)
     truth = np.array([[255, 100, 0]], np.uint8)
-    at_128 = metrics.score_pair(prediction, truth, metrics.Settings()).scores["mae"]
-    at_50 = metrics.score_pair(prediction, truth, metrics.Settings(gt_threshold=50)).scores["mae"]
+    at_128 = metrics.score_pair(prediction, truth, metrics.ScoreSettings()).scores["mae"]
+    at_50 = metrics.score_pair(prediction, truth, metrics.ScoreSettings(gt_threshold=50)).scores[
+        "mae"
+    ]
     assert (at_128, at_50) == (pytest.approx(1 / 3), 0)

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hqsod import metrics
 from hqsod.errors import SettingsError
 from hqsod.evaluate import evaluate, report
 from hqsod.evaluate.report import tables
-from hqsod.evaluate.report.page import html_page, worst_stems
+from hqsod.evaluate.report.page import html_page, worst_images
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> report.Evaluation:
     return evaluate(
         {name: folder / f"maps{n}" for n, name in enumerate(maps)},
         {name: folder / name / "masks" for name in ("ECSSD", "b&d_set")},
-        metrics.Settings(),
+        metrics.ScoreSettings(),
         workers=1,
         kept=folder / "scores.sqlite",
     )
@@ -62,7 +63,7 @@ def test_csv_holds_every_score_in_full(compared: report.Evaluation) -> None:
         result = compared.datasets[line["dataset"]].methods[line["method"]]
         assert {name: float(line[name]) for name in result.mean} == result.mean
         assert line["images"] == "14"
-    published = [line for line in lines if line["source"] == "published"]
+    published = [line for line in lines if line["source"].startswith("Li et al.")]
     assert {line["dataset"] for line in published} == {"ECSSD"}
     assert published[0]["mae"] == "0.035"
     assert published[0]["s_measure"] == ""
@@ -76,19 +77,34 @@ def test_csv_of_pictures_has_a_line_for_each(found: report.Evaluation) -> None:
     assert {name: float(line[name]) for name in scores} == scores
 
 
-def test_the_best_is_marked_and_published_rows_are_not(compared: report.Evaluation) -> None:
-    rows = tables.rows(compared, "ECSSD")
+def test_the_best_is_marked(found: report.Evaluation) -> None:
+    rows = tables.rows(found, "ECSSD")
     marks = {row.method: set(row.marks.values()) for row in rows}
     assert marks["best"] == {"best"}
     assert marks["<i>middle</i>"] == {"second"}
     assert marks["worst"] == {""}
-    assert next(row.method for row in rows if row.published) == "PurNet, ResNet-50, DUTS"
-    assert all(not row.marks for row in rows if row.published)
 
 
 def test_scores_that_read_the_same_share_a_mark() -> None:
-    marks = tables._marks({"a": {"mae": 0.10001}, "b": {"mae": 0.1}, "c": {"mae": 0.2}}, 4)
-    assert [mark["mae"] for mark in marks.values()] == ["best", "best", "second"]
+    assert marked([0.10001, 0.1, 0.2]) == ["best", "best", "second"]
+    assert marked([0.1004, 0.1, 0.2]) == ["second", "best", ""]
+    assert marked([0.1]) == [""]
+
+
+def test_a_published_score_that_is_better_is_the_best() -> None:
+    assert marked([0.05, 0.06], published=[0.041, None]) == ["second", "", "best", ""]
+    assert marked([0.04], published=[0.041]) == ["best", "second"]
+    assert marked([0.0404], published=[0.041]) == ["best", "second"]
+    # What a paper prints as .041 may be .0406: it is no worse than our .0408.
+    assert marked([0.0408], published=[0.041]) == ["best", "best"]
+    assert marked([0.05], published=[None]) == ["", ""]
+
+
+def marked(measured: list[float], published: Sequence[float | None] = ()) -> list[str]:
+    rows = [tables.Row("ours", {"mae": value}, {}, "", 9) for value in measured]
+    for value in published:
+        rows.append(tables.Row("theirs", {} if value is None else {"mae": value}, {}, "a paper", 0))
+    return tables._mark(rows, "mae", 4)
 
 
 def test_latex_is_whole_and_escaped(compared: report.Evaluation) -> None:
@@ -100,7 +116,7 @@ def test_latex_is_whole_and_escaped(compared: report.Evaluation) -> None:
     ]
     assert {line.count("&") for line in rows} == {len(columns[1])}
     assert r"\textit{b\&d\_set}" in text
-    assert r"PurNet, ResNet-50, DUTS$^\dagger$ & .035 &" in text
+    assert re.search(r"PurNet, ResNet-50, DUTS\$\^\\dagger\$ & \S*\.035", text)
     assert r"\textbf{" in text
     assert r"\underline{" in text
     assert text.count("{") == text.count("}")
@@ -111,7 +127,7 @@ def test_the_terminal_table_shows_bold_and_underline(compared: report.Evaluation
     console.print(tables.terminal_table(compared, "ECSSD"))
     text = console.export_text(styles=True)
     best = next(line for line in text.splitlines() if line.lstrip().startswith("best"))
-    assert best.count("\x1b[1m") == 9
+    assert best.count("\x1b[1m") == 11
     assert "PurNet, VGG-16, DUTS (published)" in text
 
 
@@ -122,17 +138,20 @@ def test_the_page_holds_all_it_needs(compared: report.Evaluation) -> None:
     assert "<i>middle</i>" not in text
     assert "&lt;i&gt;middle&lt;/i&gt;" in text
     assert text.count('class="none"') == 0
-    assert text.count("data:image/jpeg;base64,") == 2 * 12 * 5
+    lines = text.count("<tr data-places=")
+    assert text.count("data:image/jpeg;base64,") == 5 * lines
+    assert 24 <= lines <= 28
 
 
-def test_the_worst_pictures_come_first(found: report.Evaluation) -> None:
+def test_the_worst_pictures_of_each_method(found: report.Evaluation) -> None:
     data = found.datasets["ECSSD"]
-    stems = worst_stems(data, "s_measure")
-    means = {
-        stem: np.mean([m.per_image[stem]["s_measure"] for m in data.methods.values()])
-        for stem in data.ground_truths
-    }
-    assert stems == sorted(means, key=lambda stem: means[stem])[:12]
+    places = worst_images(data, "s_measure")
+    for number, result in enumerate(data.methods.values()):
+        worst = sorted(result.per_image, key=lambda stem: result.per_image[stem]["s_measure"])[:12]
+        shown = {stem: place[number] for stem, place in places.items() if number in place}
+        assert sorted(shown, key=shown.__getitem__) == worst
+        if number == 0:
+            assert list(places)[:12] == worst
 
 
 @pytest.mark.parametrize(
@@ -159,14 +178,32 @@ def test_other_kinds_of_report_are_refused(found: report.Evaluation, tmp_path: P
 
 def test_published_tables_are_known_by_name() -> None:
     published = report.load_published("purnet-paper", ["duts_te", "mine"])
-    assert len(published.rows["duts_te"]) == 4
-    assert published.rows["duts_te"]["PurNet, ResNet-50, DUTS"] == {
-        "mae": 0.039,
-        "f_weighted": 0.817,
-        "f": 0.829,
-    }
-    assert published.rows["mine"] == {}
-    with pytest.raises(SettingsError, match="one of purnet-paper"):
+    assert len(published["duts_te"]) == 4
+    assert published["duts_te"][0].method == "PurNet, ResNet-50, DUTS"
+    assert published["duts_te"][0].scores == {"mae": 0.039, "f_weighted": 0.817, "f": 0.829}
+    assert published["mine"] == []
+    with pytest.raises(SettingsError, match="one of purnet-paper, networks"):
         report.load_published("another", ["ECSSD"])
     with pytest.raises(SettingsError, match="ECSSD, DUT-OMRON"):
         report.load_published("purnet-paper", ["mine"])
+
+
+def test_every_published_score_is_one_and_has_its_source() -> None:
+    for name in ("purnet-paper", "networks"):
+        rows = report.load_published(name, ["ECSSD", "DUTS-TE"])
+        assert all(rows.values())
+        for row in (row for of_dataset in rows.values() for row in of_dataset):
+            assert re.search(r"arXiv|github\.com/", row.source)
+            assert row.scores.keys() <= tables.MEASURES.keys()
+            assert all(0 < value < 1 for value in row.scores.values())
+
+
+def test_a_light_networks_row_reads_as_in_its_paper() -> None:
+    rows = report.load_published("networks", ["ECSSD", "DUTS-TE"])
+    scores = {
+        name: next(row for row in rows[name] if row.method == "U²-Net†").scores for name in rows
+    }
+    assert scores == {
+        "ECSSD": {"f_max_pr": 0.943, "mae": 0.041, "f_weighted": 0.885, "s_measure": 0.918},
+        "DUTS-TE": {"f_max_pr": 0.852, "mae": 0.054, "f_weighted": 0.763, "s_measure": 0.847},
+    }

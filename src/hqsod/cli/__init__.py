@@ -6,6 +6,7 @@ that `hqsod --help` is quick and needs no torch.
 
 from __future__ import annotations
 
+import io
 import sys
 
 from rich.markup import escape
@@ -21,6 +22,9 @@ VERBS = (build, evaluate, export_dataset, predict, review, serve, train, weights
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else someone reads it in this process
+            stream.reconfigure(errors="backslashreplace")  # no message can end a job
     debug = "--debug" in sys.argv
     if debug:  # accepted before or after the verb
         sys.argv.remove("--debug")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -17,37 +15,50 @@ from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 if TYPE_CHECKING:
     from hqsod.evaluate.report import Evaluation
+    from hqsod.metrics import Protocol
 
-LISTED = 20  # problems of one kind that are printed where there is a report that holds them all
+LISTED = 20  # files of one kind that are printed where there is a report that holds them all
 WIDE = 200  # columns; a narrow terminal wraps a long table, where rich would cut numbers off
 
 
 Predictions = Annotated[
     list[str],
-    typer.Option(help="[METHOD=]DIR of saliency maps; again for each method.", metavar="DIR"),
+    typer.Option(help="[METHOD=]DIR of saliency maps; once for each method.", metavar="DIR"),
 ]
 GroundTruths = Annotated[
     list[str],
     typer.Option(
-        help="[DATASET=]DIR of ground truths; again for each data set. With several, each --pred "
+        help="[DATASET=]DIR of ground truths; once for each data set. With several, each --pred "
         "folder holds one folder for each data set.",
         metavar="DIR",
     ),
 ]
-Name = Annotated[str | None, typer.Option(help="The method's name, of a single --pred.")]
-Dataset = Annotated[str | None, typer.Option(help="The data set's name, of a single --gt.")]
+Name = Annotated[str | None, typer.Option(help="Name of the method, if there is one --pred.")]
+Dataset = Annotated[str | None, typer.Option(help="Name of the data set, if there is one --gt.")]
 ProtocolName = Annotated[str, typer.Option(help="standard or purnet.")]
 Also = Annotated[str, typer.Option(help="Further measures: ber,iou,dice,mba,biou,msiou.")]
 GtThreshold = Annotated[int, typer.Option(help="Ground truth above this level is foreground.")]
 Threshold = Annotated[int, typer.Option(help="Level at which --also cuts maps.")]
 AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="Score what matches, whatever else is wrong.")
+    bool, typer.Option("--allow-missing", help="Score what can be scored, and list the rest.")
 ]
-Resize = Annotated[bool, typer.Option("--resize", help="Bring maps to their ground truths' sizes.")]
+Resize = Annotated[
+    bool, typer.Option("--resize", help="Resize maps to the sizes of their ground truths.")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="[DATASET=]DIR of photographs for the report, if they are not beside the ground "
+        "truths.",
+        metavar="DIR",
+    ),
+]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes; one for each core by default.")
+    int | None, typer.Option(min=1, help="Number of processes; one for each core by default.")
 ]
-Compare = Annotated[str | None, typer.Option(help="Show a published table beside: purnet-paper.")]
+Compare = Annotated[
+    str | None, typer.Option(help="Published rows to show as well: purnet-paper or networks.")
+]
 Out = Annotated[
     Path | None, typer.Option(help="Report: a folder, or a file ending in .html, .csv or .tex.")
 ]
@@ -66,36 +77,38 @@ def evaluate(
     threshold: Threshold = MASK_THRESHOLD + 1,
     allow_missing: AllowMissing = False,
     resize: Resize = False,
+    images: Images = None,
     workers: Workers = None,
     compare: Compare = None,
     out: Out = None,
     json_file: JsonFile = None,
 ) -> None:
     """Score saliency maps against ground truths, and report."""
+    from hqsod.evaluate import dataset_name, report
     from hqsod.evaluate import evaluate as run
-    from hqsod.evaluate import ground_truth_folder, report
-    from hqsod.images import write_bytes
-    from hqsod.metrics import PROTOCOLS, Settings
+    from hqsod.metrics import ScoreSettings
 
     measures = tuple(dict.fromkeys(part.strip() for part in also.split(",") if part.strip()))
-    if protocol not in PROTOCOLS:
-        raise SettingsError(f"--protocol {protocol}", expected=" or ".join(PROTOCOLS))
-    settings = Settings(protocol, measures, gt_threshold, threshold)
+    known = cast("Protocol", protocol)  # `ScoreSettings` refuses any other
+    settings = ScoreSettings(known, measures, gt_threshold, threshold, resize)
     predictions = _named(pred, name, "--name", lambda folder: folder.resolve().name)
-    truths = _named(
-        gt, dataset, "--dataset", lambda f: ground_truth_folder(f).resolve().parent.name
-    )
-    truths = {key: ground_truth_folder(folder) for key, folder in truths.items()}
-    published = report.load_published(compare, truths) if compare else report.Published()
+    truths = _named(gt, dataset, "--dataset", dataset_name)
+    only = next(iter(truths)) if len(truths) == 1 else None
+    photographs = _named(images or [], None, "--images", lambda f: only or f.resolve().name)
     if out:
         report.check_out(out)
-    found = run(predictions, truths, settings, resize=resize, workers=workers)
-    found = replace(found, published=published)
-    _print_problems(found, allowed=allow_missing)
-    _print_scores(found)
+    found = run(predictions, truths, settings, images=photographs, compare=compare, workers=workers)
+    if not allow_missing:
+        _print_unscored(found)
+        found.require_complete()
+    # Files first: whatever becomes of the terminal, the scores are there.
+    written = report.write_report(found, out) if out else []
     if json_file:
-        write_bytes(json_file, json.dumps(found.as_json(), indent=1, ensure_ascii=False).encode())
-    for path in report.write_report(found, out) if out else ():
+        report.write_json(found, json_file)
+    if allow_missing:
+        _print_unscored(found, LISTED)
+    _print_scores(found)
+    for path in written:
         typer.echo(f"wrote {path}")
 
 
@@ -123,25 +136,17 @@ def _named(
     return named
 
 
-def _print_problems(found: Evaluation, *, allowed: bool) -> None:
-    """List what was not scored; raise where nothing was said about it."""
-    by_kind: dict[tuple[str, str, str], list[str]] = {}
-    for dataset, method, problem in found.problems:
-        line = f"{problem.file}: {problem.detail}"
-        by_kind.setdefault((dataset, method, problem.kind), []).append(line)
-    for (dataset, method, kind), lines in by_kind.items():
-        listed = lines[:LISTED] if allowed else lines
-        for line in listed:
-            typer.echo(f"{kind}: {dataset}: {method}: {line}")
-        if more := len(lines) - len(listed):
-            typer.echo(f"{kind}: {dataset}: {method}: and {more} more")
-    if by_kind and not allowed:
-        kinds = sorted({kind for _, _, kind in by_kind})
-        raise InputError(
-            f"{len(found.problems)} files could not be scored ({', '.join(kinds)})",
-            expected="one readable map of the same size for each ground truth",
-            fix="mend them, or pass --resize for sizes and --allow-missing for the rest",
-        )
+def _print_unscored(found: Evaluation, most: int | None = None) -> None:
+    """List what was not scored, at most `most` files of one kind."""
+    by_kind: dict[str, list[str]] = {}
+    for dataset, method, file in found.unscored:
+        lines = by_kind.setdefault(f"{file.kind}: {dataset}: {method}", [])
+        lines.append(f"{file.file}: {file.reason}")
+    for kind, lines in by_kind.items():
+        for line in lines[:most]:
+            typer.echo(f"{kind}: {line}")
+        if most is not None and len(lines) > most:
+            typer.echo(f"{kind}: and {len(lines) - most} more")
 
 
 def _print_scores(found: Evaluation) -> None:
@@ -151,15 +156,10 @@ def _print_scores(found: Evaluation) -> None:
     for dataset, data in found.datasets.items():
         console.print(terminal_table(found, dataset))
         for method, result in data.methods.items():
-            pr = ", ".join(f"{key} {value:.4f}" for key, value in result.f_from_mean_pr.items())
-            scored = f"{len(result.per_image)} of {len(data.ground_truths)} scored"
-            typer.echo(f"{method}: {scored}; from the mean precision-recall curve: {pr}")
+            typer.echo(f"{method}: {len(result.per_image)} of {len(data.ground_truths)} scored")
             if not result.curves["recall"].any():
-                typer.echo(f"{method}: no ground truth has foreground; see --gt-threshold")
+                typer.echo(f"{method}: no ground truth that was scored has foreground")
     for topic, said in found.settings.items():
         typer.echo(f"{topic}: {said}")
-    if found.published.source:
-        typer.echo(
-            f"published rows, not measured here: {found.published.source}; "
-            f"its evaluation is the {found.published.protocol} protocol"
-        )
+    for source, methods in found.sources.items():
+        typer.echo(f"published, not measured here: {', '.join(methods)}: {source}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,31 +17,31 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 
 from hqsod import metrics
 from hqsod.errors import HqsodError, InputError
 from hqsod.evaluate import score_cache
-from hqsod.evaluate.plan import Matched, Task, ground_truth_folder, plan
-from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores
-from hqsod.evaluate.scoring import RESIZING, How, Outcome, record, score_files
+from hqsod.evaluate.matching import MatchedMaps, ScoringTask, dataset_name, match_folders
+from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores, load_published
+from hqsod.evaluate.scoring import ScoredPair, score_files
 from hqsod.progress import Bar, progress_bar
 
-__all__ = ["evaluate", "ground_truth_folder"]
+__all__ = ["dataset_name", "evaluate"]
 
 _PAIRS_PER_WORKER = 32  # for fewer, a process costs more to start than it saves
 _KEEP_EVERY = 64  # pairs; what a kill can lose
-_Scorer = Callable[[Iterable[Task]], Iterator[Outcome]]
+_Scorer = Callable[[Iterable[ScoringTask]], Iterator[ScoredPair]]
 
 
 def evaluate(
     predictions: Mapping[str, Path],
     ground_truths: Mapping[str, Path],
-    settings: metrics.Settings,
+    settings: metrics.ScoreSettings,
     *,
-    resize: bool = False,
+    images: Mapping[str, Path] | None = None,
+    compare: str | None = None,
     workers: int | None = None,
     kept: Path | None = None,
 ) -> Evaluation:
@@ -49,79 +50,77 @@ def evaluate(
     Args:
         predictions: folder of maps by method name. With several data sets it holds one folder
             for each, named as the data set; with one it may hold the maps themselves.
-        ground_truths: folder of ground truths by data set name.
-        settings: protocol, thresholds, further measures.
-        resize: bring a map of another size to its ground truth's (bilinear; nearest under the
-            purnet protocol). Otherwise it is a problem of the result.
+        ground_truths: folder of ground truths, or a data set's folder, by data set name.
+        settings: protocol, thresholds, further measures, what is done about other sizes.
+        images: folder of photographs by data set name, for the report; where a data set has
+            none, they are looked for beside its ground truths.
+        compare: name of a published table whose rows stand beside the scores.
         workers: processes at most; one for each core where None.
         kept: file of scores kept between runs; the user's own where None.
 
     Returns:
-        The scores of what could be scored, and the problems with the rest.
+        The scores of what could be scored, and what could not.
 
     Raises:
         InputError: a folder is missing or empty, or a method has not one map to score.
+        SettingsError: photographs of no data set, or a table that is not known or has no row.
     """
-    how = How(settings, resize, kept or score_cache.default_path())
-    plans = plan(predictions, ground_truths)
-    total = sum(len(matched.tasks) for p in plans.values() for matched in p.methods.values())
+    published = load_published(compare, ground_truths) if compare else {}
+    matched = match_folders(predictions, ground_truths, images or {})
+    total = sum(len(maps.tasks) for data in matched.values() for maps in data.methods.values())
+    kept = kept or score_cache.default_path()
+    score = partial(score_files, settings=settings, kept=kept)
     found: dict[str, DatasetScores] = {}
-    with progress_bar(total, "evaluate", "maps") as bar, _scorer(how, total, workers) as scorer:
-        for name, planned in plans.items():
+    with progress_bar(total, "evaluate", "maps") as bar, _scorer(score, total, workers) as scorer:
+        keeper = _Keeper(kept, bar)
+        for name, data in matched.items():
             methods = {
-                method: _collect(method, matched, _keeping(scorer(matched.tasks), how, bar), how)
-                for method, matched in planned.methods.items()
+                method: _collect(method, maps, keeper.passed(scorer(maps.tasks)), settings)
+                for method, maps in data.methods.items()
             }
-            found[name] = DatasetScores(planned.ground_truths, planned.images, methods)
-    return Evaluation(settings.protocol, _said(how), found)
+            found[name] = DatasetScores(data.ground_truths, data.images, methods)
+    return Evaluation(settings.protocol, settings.in_words(), found, published)
 
 
-def _said(how: How) -> dict[str, Any]:
-    said: dict[str, Any] = dict(metrics.describe(how.settings))
-    method = RESIZING[how.settings.protocol].name.lower()
-    said["other sizes"] = f"resized to the ground truth's, {method}" if how.resize else "refused"
-    return said
-
-
-def _collect(method: str, matched: Matched, outcomes: Iterable[Outcome], how: How) -> MethodScores:
-    """Gather one method's outcomes; of each picture only its scores stay."""
-    average = metrics.Average(how.settings.protocol)
+def _collect(
+    method: str, maps: MatchedMaps, pairs: Iterable[ScoredPair], settings: metrics.ScoreSettings
+) -> MethodScores:
+    """Gather one method's results; of each image only its scores stay."""
+    average = metrics.Average(settings.protocol)
     per_image: dict[str, dict[str, float]] = {}
-    problems = list(matched.problems)
-    for outcome in outcomes:
-        if outcome.result is not None:
-            average.add(outcome.result)
-            per_image[outcome.stem] = outcome.result.scores
-        if outcome.problem is not None:
-            problems.append(outcome.problem)
+    unscored = list(maps.unscored)
+    for pair in pairs:
+        if pair.scores is not None:
+            average.add(pair.scores)
+            per_image[pair.stem] = pair.scores.scores
+        if pair.unscored is not None:
+            unscored.append(pair.unscored)
     if not per_image:
-        last = problems[-1]
         raise InputError(
-            f"{method}: not one map could be scored; {last.file}: {last.detail}",
-            expected="maps as large as their ground truths",
-            fix="check the folders, or pass --resize",
+            f"{method}: not one map could be scored; {unscored[-1].file}: {unscored[-1].reason}",
+            fix="check the two folders",
         )
     return MethodScores(
         mean=average.mean,
-        f_from_mean_pr=average.f_from_mean_pr,
         per_image=per_image,
         curves=asdict(average.curves),
-        maps={task.stem: task.prediction for task in matched.tasks},
-        problems=tuple(problems),
+        maps={task.stem: task.prediction for task in maps.tasks},
+        unscored=tuple(unscored),
     )
 
 
 @contextmanager
-def _scorer(how: How, total: int, workers: int | None) -> Iterator[_Scorer]:
-    """A function from tasks to outcomes, in order: in this process, or in several."""
-    score = partial(score_files, how=how)
+def _scorer(
+    score: Callable[[ScoringTask], ScoredPair], total: int, workers: int | None
+) -> Iterator[_Scorer]:
+    """A function from tasks to scored pairs, in order: in this process, or in several."""
     processes = min(workers or os.cpu_count() or 1, total // _PAIRS_PER_WORKER)
     if processes < 2:
         yield lambda tasks: map(score, tasks)
         return
-    # Spawned, not forked: the parent may hold threads. One thread each: the pool fills the cores.
+    # Spawned, not forked: the parent may hold threads.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, spawn, cv2.setNumThreads, (1,))
+    pool = ProcessPoolExecutor(processes, spawn, _begin_worker)
     try:
         yield lambda tasks: pool.map(score, tasks, chunksize=8)
     except BrokenProcessPool as error:
@@ -133,26 +132,46 @@ def _scorer(how: How, total: int, workers: int | None) -> Iterator[_Scorer]:
         pool.shutdown(cancel_futures=True)
 
 
-def _keeping(outcomes: Iterable[Outcome], how: How, bar: Bar) -> Iterator[Outcome]:
-    """Pass outcomes on, and keep new scores for the next run every now and then."""
-    new: dict[str, dict[str, Any]] = {}
-    try:
-        for outcome in outcomes:
-            if outcome.key and outcome.result is not None:
-                new[outcome.key] = record(outcome.result)
-            if len(new) >= _KEEP_EVERY:
-                _keep(how.kept, new, bar)
-            bar.advance()
-            yield outcome
-    finally:
-        _keep(how.kept, new, bar)
+def _begin_worker() -> None:
+    cv2.setNumThreads(1)  # the pool fills the cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _keep(kept: Path, new: dict[str, dict[str, Any]], bar: Bar) -> None:
-    """Move `new` into the file; scores that cannot be kept are still scores."""
-    try:
-        if new:
-            score_cache.store(kept, new)
-    except (sqlite3.Error, OSError) as error:
-        bar.note(f"scores are not kept for the next run: {kept}: {error}")
-    new.clear()
+def _end_with_parent() -> None:
+    """End this worker once the process that started it is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+class _Keeper:
+    """Keeps new scores for the next run, some at a time; says once where that fails."""
+
+    def __init__(self, kept: Path, bar: Bar) -> None:
+        self._kept, self._bar = kept, bar
+        self._new: dict[str, metrics.ImageScores] = {}
+        self._failed = False
+
+    def passed(self, pairs: Iterable[ScoredPair]) -> Iterator[ScoredPair]:
+        """The same pairs, in order, each counted, its scores kept."""
+        try:
+            for pair in pairs:
+                if pair.key and pair.scores is not None:
+                    self._new[pair.key] = pair.scores
+                if len(self._new) >= _KEEP_EVERY:
+                    self._store()
+                self._bar.advance()
+                yield pair
+        finally:
+            self._store()
+
+    def _store(self) -> None:
+        try:
+            if self._new:
+                score_cache.store(self._kept, self._new)
+        except (sqlite3.Error, OSError) as error:  # scores that cannot be kept are still scores
+            if not self._failed:
+                self._bar.note(f"scores are not kept for the next run: {self._kept}: {error}")
+            self._failed = True
+        self._new.clear()

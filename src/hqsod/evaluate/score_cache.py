@@ -14,10 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hqsod.metrics import ImageScores, Tally
 from hqsod.weights import cache_folder
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, record BLOB NOT NULL)"
 _PATIENCE_S = 30  # for another run's write
+# What a file raises that is missing, locked for long, of another kind or damaged in any byte.
+_UNREADABLE = (sqlite3.Error, OSError, zlib.error, ValueError, LookupError, TypeError)
 
 
 def default_path() -> Path:
@@ -25,32 +30,41 @@ def default_path() -> Path:
     return cache_folder() / "scores.sqlite"
 
 
-def load(path: Path, key: str) -> dict[str, Any] | None:
-    """The record kept under `key`, or None.
-
-    Raises:
-        sqlite3.Error: the file is damaged or locked for long.
-    """
-    if not path.is_file():
-        return None
-    with closing(_connect(path)) as connection:
-        row = connection.execute("SELECT record FROM scores WHERE key = ?", (key,)).fetchone()
-    record: dict[str, Any] | None = json.loads(zlib.decompress(row[0])) if row else None
-    return record
+def load(path: Path, key: str) -> ImageScores | None:
+    """The scores kept under `key`; None where there are none, or none that can be read."""
+    try:
+        with closing(_connect(path, "ro")) as connection:
+            row = connection.execute("SELECT record FROM scores WHERE key = ?", (key,)).fetchone()
+        return _from_plain(json.loads(zlib.decompress(row[0]))) if row else None
+    except _UNREADABLE:
+        return None  # they are computed again; where that cannot be kept either, `store` raises
 
 
-def store(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep records, all or none of them.
+def store(path: Path, scores: Mapping[str, ImageScores]) -> None:
+    """Keep scores by key, all or none of them.
 
     Raises:
         sqlite3.Error, OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [(key, zlib.compress(json.dumps(record).encode())) for key, record in records.items()]
-    with closing(_connect(path)) as connection, connection:
+    records = {key: json.dumps(_to_plain(value)).encode() for key, value in scores.items()}
+    rows = [(key, zlib.compress(record)) for key, record in records.items()]
+    with closing(_connect(path, "rwc")) as connection, connection:
         connection.execute(_SCHEMA)
         connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_PATIENCE_S)
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(address, timeout=_PATIENCE_S, uri=True)
+
+
+def _to_plain(scores: ImageScores) -> dict[str, Any]:
+    tally = scores.tally
+    counts = {"hits": tally.hits.tolist(), "alarms": tally.alarms.tolist()}
+    return {"scores": scores.scores, **counts, "area": tally.area, "pixels": tally.pixels}
+
+
+def _from_plain(record: Mapping[str, Any]) -> ImageScores:
+    hits, alarms = (np.array(record[name], np.int64) for name in ("hits", "alarms"))
+    return ImageScores(record["scores"], Tally(hits, alarms, record["area"], record["pixels"]))

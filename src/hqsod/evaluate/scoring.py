@@ -5,113 +5,89 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sqlite3
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from hqsod import metrics
 from hqsod.errors import InputError
 from hqsod.evaluate import score_cache
-from hqsod.evaluate.plan import Task
-from hqsod.evaluate.report import Problem
-from hqsod.images import Array, read_map, resize
-
-RESIZING = {"standard": Image.Resampling.BILINEAR, "purnet": Image.Resampling.NEAREST}
-
-
-@dataclass(frozen=True)
-class How:
-    """How every pair of a run is scored.
-
-    Attributes:
-        settings: protocol, thresholds, further measures.
-        resize: bring a map of another size to its ground truth's, instead of refusing it.
-        kept: file of scores kept from earlier runs.
-    """
-
-    settings: metrics.Settings
-    resize: bool
-    kept: Path
+from hqsod.evaluate.matching import ScoringTask
+from hqsod.evaluate.report import Unscored
+from hqsod.evaluate.report.results import UnscoredKind
+from hqsod.images import Array, read_map
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Scores, or the problem that there is instead. `key` is set where scores were not kept yet."""
+class ScoredPair:
+    """Scores, or why there are none. `key` is set where the scores were not kept yet."""
 
     stem: str
-    result: metrics.ImageScores | None = None
-    problem: Problem | None = None
+    scores: metrics.ImageScores | None = None
+    unscored: Unscored | None = None
     key: str = ""
 
 
-def score_files(task: Task, how: How) -> Outcome:
-    """Score one pair; whatever is wrong with its files is a problem, not an error."""
-    files = []
-    for path in (task.prediction, task.ground_truth):
-        try:
-            files.append(path.read_bytes())
-        except OSError as error:
-            return _unreadable(task, path, error.strerror or "cannot be read")
-    key = _key(files, how)
-    if result := _load(how.kept, key):
-        return Outcome(task.stem, result)
-    arrays = []
-    for path, data in zip((task.prediction, task.ground_truth), files, strict=True):
-        try:
-            arrays.append(_decode(data, path))
-        except InputError as error:
-            return _unreadable(task, path, error.got.removeprefix(f"{path}: "))
-    prediction, truth = arrays
-    if prediction.shape != truth.shape:
-        if not how.resize:
-            sizes = [f"{width} x {height}" for height, width in (prediction.shape, truth.shape)]
-            detail = f"{sizes[0]}, its ground truth {sizes[1]}"
-            return Outcome(task.stem, problem=Problem("size", task.prediction, detail))
-        height, width = truth.shape
-        prediction = resize(prediction, (height, width), RESIZING[how.settings.protocol])
-    return Outcome(task.stem, metrics.score_pair(prediction, truth, how.settings), key=key)
+class _RefusedError(Exception):
+    """A file that cannot be scored as it is."""
+
+    def __init__(self, kind: UnscoredKind, file: Path, reason: str) -> None:
+        super().__init__(reason)
+        self.unscored = Unscored(kind, file, reason)
 
 
-def record(result: metrics.ImageScores) -> dict[str, Any]:
-    """Scores as plain values, to be kept; `_load` is the way back."""
-    tally = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(result.tally).items()
-    }
-    return {"scores": result.scores, "tally": tally}
+def score_files(task: ScoringTask, settings: metrics.ScoreSettings, kept: Path) -> ScoredPair:
+    """Score one pair; whatever is wrong with its files is a result, not an error.
 
-
-def _load(kept: Path, key: str) -> metrics.ImageScores | None:
+    Args:
+        task: the two files.
+        settings: how they are scored.
+        kept: file of scores kept from earlier runs.
+    """
     try:
-        known = score_cache.load(kept, key)
-    except sqlite3.Error:
-        return None  # a damaged file; keeping new scores in it fails too, and says so
-    if known is None:
-        return None
-    counts: Mapping[str, Any] = known["tally"]
-    hits, alarms = (np.array(counts[name], np.int64) for name in ("hits", "alarms"))
-    tally = metrics.Tally(hits, alarms, counts["area"], counts["pixels"])
-    return metrics.ImageScores(known["scores"], tally)
+        return _score(task, settings, kept)
+    except _RefusedError as refused:
+        return ScoredPair(task.stem, unscored=refused.unscored)
 
 
-def _key(files: list[bytes], how: How) -> str:
-    parts = [hashlib.sha256(data).digest() for data in files]
-    return hashlib.sha256(b"".join([*parts, _fingerprint(how.settings, how.resize)])).hexdigest()
+def _score(task: ScoringTask, settings: metrics.ScoreSettings, kept: Path) -> ScoredPair:
+    prediction_file, truth_file = _read(task.prediction), _read(task.ground_truth)
+    key = _key(prediction_file, truth_file, settings)
+    if known := score_cache.load(kept, key):
+        return ScoredPair(task.stem, known)
+    prediction = _decode(prediction_file, task.prediction)
+    truth = _decode(truth_file, task.ground_truth)
+    if prediction.shape != truth.shape and not settings.resize:
+        sizes = [f"{width} x {height}" for height, width in (prediction.shape, truth.shape)]
+        reason = f"{sizes[0]}, its ground truth {sizes[1]}"
+        raise _RefusedError("size", task.prediction, reason)
+    highest = int(truth.max())
+    if settings.protocol == "standard" and 0 < highest <= settings.gt_threshold:
+        reason = (
+            f"its levels end at {highest}, so nothing of it is foreground, which lies above "
+            f"{settings.gt_threshold}; bring them to 0 and 255, or lower --gt-threshold"
+        )
+        raise _RefusedError("levels", task.ground_truth, reason)
+    return ScoredPair(task.stem, metrics.score_pair(prediction, truth, settings), key=key)
 
 
-@cache
-def _fingerprint(settings: metrics.Settings, resized: bool) -> bytes:
-    """Everything besides the two files that decides a score."""
-    return json.dumps([asdict(settings), resized, metrics.fingerprint()]).encode()
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise _RefusedError("unreadable", path, reason) from error
 
 
-class _Named(io.BytesIO):
+def _decode(data: bytes, path: Path) -> Array:
+    try:
+        return read_map(_NamedBytes(data, str(path)))
+    except InputError as error:
+        reason = error.got.removeprefix(f"{path}: ")
+        raise _RefusedError("unreadable", path, reason) from error
+
+
+class _NamedBytes(io.BytesIO):
     """Bytes of a file that know its name, for `read_map`'s messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -119,9 +95,12 @@ class _Named(io.BytesIO):
         self.name = name
 
 
-def _decode(data: bytes, path: Path) -> Array:
-    return read_map(_Named(data, str(path)))
+def _key(prediction: bytes, truth: bytes, settings: metrics.ScoreSettings) -> str:
+    parts = [hashlib.sha256(data).digest() for data in (prediction, truth)]
+    return hashlib.sha256(b"".join([*parts, _fingerprint(settings)])).hexdigest()
 
 
-def _unreadable(task: Task, path: Path, reason: str) -> Outcome:
-    return Outcome(task.stem, problem=Problem("unreadable", path, reason))
+@cache
+def _fingerprint(settings: metrics.ScoreSettings) -> bytes:
+    """Everything besides the two files that decides a score."""
+    return json.dumps([asdict(settings), metrics.fingerprint()]).encode()

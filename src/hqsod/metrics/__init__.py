@@ -1,4 +1,4 @@
-"""Scores of saliency maps against ground truths, one picture at a time.
+"""Scores of saliency maps against ground truths, one image at a time.
 
 `score` gives a protocol's measures in one call on two uint8 arrays. Each measure is also a pure
 function of `compare(prediction, ground_truth)`, with its paper, range and edge cases.
@@ -14,8 +14,7 @@ from hqsod.metrics.protocols import (
     PROTOCOLS,
     ImageScores,
     Protocol,
-    Settings,
-    describe,
+    ScoreSettings,
     fingerprint,
     score,
     score_pair,
@@ -46,7 +45,7 @@ __all__ = [
     "Curves",
     "ImageScores",
     "Protocol",
-    "Settings",
+    "ScoreSettings",
     "Tally",
     "adaptive",
     "ber",
@@ -54,7 +53,6 @@ __all__ = [
     "compare",
     "compare_purnet",
     "curves",
-    "describe",
     "dice",
     "e_measure",
     "f_measure",

@@ -37,8 +37,8 @@ def mba(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
 def biou(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     """Boundary IoU (Cheng et al., CVPR 2021), in [0, 1].
 
-    Intersection over union of the pixels that lie inside each mask within 2 % of the picture's
-    diagonal from its contour; the picture's edge counts as contour.
+    Intersection over union of the pixels that lie inside each mask within 2 % of the image's
+    diagonal from its contour; the image's edge counts as contour.
     """
     width = max(1, round(0.02 * float(np.hypot(*pair.levels.shape))))
     ours, theirs = (_rim(mask, width) for mask in (_binary(pair, threshold), pair.truth))
@@ -73,7 +73,7 @@ def _rim(mask: _Mask, width: int) -> _Mask:
 
 
 def _edges(mask: _Mask) -> NDArray[np.bool_]:
-    """Where the Sobel gradient is not zero; outside the picture is background."""
+    """Where the Sobel gradient is not zero; outside the image is background."""
     values = mask.astype(np.float32)
     across, down = (
         cv2.Sobel(values, cv2.CV_32F, dx, 1 - dx, borderType=cv2.BORDER_CONSTANT) for dx in (1, 0)

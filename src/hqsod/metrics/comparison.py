@@ -130,7 +130,7 @@ def check(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]) -> Non
 
 
 def _split(truth: NDArray[np.uint8]) -> tuple[int, int]:
-    """Row and column after the centre of the foreground; the picture's middle without one."""
+    """Row and column after the centre of the foreground; the image's middle without one."""
     height, width = truth.shape
     rows = cv2.reduce(truth, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64)
     columns = cv2.reduce(truth, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which scores a protocol reports for one picture, under which names.
+"""Which scores a protocol reports for one image, under which names.
 
 `standard` follows what the field has settled on and reports to 1e-6 what PySODMetrics 1.6 does.
 `purnet` follows the evaluation code published with PurNet (see `hqsod.metrics.purnet`).
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from hqsod.errors import SettingsError
+from hqsod.images import resize
 from hqsod.metrics import boundary, purnet, regions
 from hqsod.metrics.comparison import SALIENT_FROM, Comparison, compare
 from hqsod.metrics.regions import Tally
@@ -37,25 +39,50 @@ MEASURES: dict[str, Callable[[Comparison, int], float]] = {
 }
 """Measures of a map cut at one threshold, to be asked for by name."""
 
+RESIZING = {"standard": Image.Resampling.BILINEAR, "purnet": Image.Resampling.NEAREST}
+
+_STRETCHED = "each stretched to [0, 1] by its lowest and highest level"
+_FROM_PR = "of the data set's mean precision-recall curve, as most papers print it"
+WORDS: dict[Protocol, dict[str, str]] = {
+    "standard": {
+        "maps": f"{_STRETCHED}; a constant one is its level / 255",
+        "thresholds": "256, from 0 to 255",
+        "Fmax, Fmean": "of the F curve averaged over images, as PySODMetrics prints it",
+        "Fmax (PR), Fmean (PR)": _FROM_PR,
+        "F": "beta^2 = 0.3",
+    },
+    "purnet": {
+        "maps": f"{_STRETCHED}; a constant one is 0 or 1",
+        "ground truth": "its highest level is foreground",
+        "thresholds": "256, from 0 to 255",
+        "F": "of the data set's mean precision and recall at twice the map's mean, beta^2 = 0.3",
+        "Fmax (PR), Fmean (PR)": _FROM_PR,
+    },
+}
+"""What a protocol does, by topic; the titles are those of the report's tables."""
+
 
 @dataclass(frozen=True)
-class Settings:
+class ScoreSettings:
     """How maps are scored; the same settings give the same numbers.
 
     Attributes:
         protocol: "standard" or "purnet".
         also: names in `MEASURES`, reported besides the protocol's own.
-        gt_threshold: standard only; ground truth above it (0 to 255) is foreground.
-        threshold: level (0 to 255) from which the measures in `also` take a pixel as salient.
+        gt_threshold: standard only; ground truth above it (0 to 254) is foreground.
+        threshold: level (1 to 255) from which the measures in `also` take a pixel as salient.
+        resize: whether a map of another size is brought to its ground truth's, bilinearly, or to
+            the nearest pixel under purnet.
 
     Raises:
         SettingsError: a name or number that is not one of these.
     """
 
     protocol: Protocol = "standard"
-    also: tuple[str, ...] = field(default=())
+    also: tuple[str, ...] = ()
     gt_threshold: int = GROUND_TRUTH_THRESHOLD
     threshold: int = SALIENT_FROM
+    resize: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -75,10 +102,21 @@ class Settings:
                 fix="leave it out or use the standard protocol",
             )
 
+    def in_words(self) -> dict[str, str]:
+        """What is done to maps and ground truths, in words, by topic."""
+        words = {"protocol": self.protocol, **WORDS[self.protocol]}
+        if self.protocol == "standard":
+            words["ground truth"] = f"above {self.gt_threshold} of 255 is foreground"
+        if self.also:
+            words[", ".join(self.also)] = f"maps cut at {self.threshold} of 255, not stretched"
+        method = RESIZING[self.protocol].name.lower()
+        resized = f"resized to the ground truth's, {method}"
+        return words | {"other sizes": resized if self.resize else "refused"}
+
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What one picture scored.
+    """What one image scored.
 
     Attributes:
         scores: by name; `mae`, `f_max`, ... under standard, and `precision`, `recall` in place of
@@ -112,16 +150,19 @@ def score(
         InputError: not two uint8 arrays of one size, or an empty one.
         SettingsError: an unknown protocol or measure.
     """
-    return score_pair(prediction, ground_truth, Settings(protocol, tuple(also))).scores
+    return score_pair(prediction, ground_truth, ScoreSettings(protocol, tuple(also))).scores
 
 
 def score_pair(
-    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], settings: Settings
+    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], settings: ScoreSettings
 ) -> ImageScores:
     """Score one map under `settings` and keep the counts behind its curves.
 
-    Args, raises: as `score`.
+    Args, raises: as `score`; sizes may differ where the settings say that maps are resized.
     """
+    if settings.resize and prediction.shape != ground_truth.shape:
+        height, width = ground_truth.shape
+        prediction = resize(prediction, (height, width), RESIZING[settings.protocol])
     if settings.protocol == "purnet":
         pair = purnet.compare_purnet(prediction, ground_truth)
         tally = regions.tally(pair)
@@ -159,26 +200,6 @@ def _purnet(pair: Comparison, ground_truth: NDArray[np.uint8]) -> dict[str, floa
         "precision": precision,
         "recall": recall,
     }
-
-
-def describe(settings: Settings) -> dict[str, str]:
-    """What was done to maps and ground truths before they were compared, in words."""
-    purnet_ = settings.protocol == "purnet"
-    said = {
-        "protocol": settings.protocol,
-        "maps": "each stretched to [0, 1] by its lowest and highest level; "
-        + ("a constant one is 0 or 1" if purnet_ else "a constant one is its level / 255"),
-        "ground truth": "its highest level is foreground"
-        if purnet_
-        else f"above {settings.gt_threshold} of 255 is foreground",
-        "thresholds": "256, from 0 to 255",
-        "F": "from the data set's mean precision and recall at twice the map's mean, beta^2 = 0.3"
-        if purnet_
-        else "beta^2 = 0.3; curves averaged over pictures, then their highest value and mean",
-    }
-    if settings.also:
-        said[", ".join(settings.also)] = f"maps cut at {settings.threshold} of 255, not stretched"
-    return said
 
 
 @cache

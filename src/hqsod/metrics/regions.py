@@ -30,7 +30,7 @@ class Tally:
     Attributes:
         hits, alarms: (256,) int64, salient pixels inside and outside the ground truth.
         area: foreground pixels of the ground truth.
-        pixels: pixels of the picture.
+        pixels: pixels of the image.
     """
 
     hits: NDArray[np.int64]

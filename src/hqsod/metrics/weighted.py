@@ -2,7 +2,7 @@
 
 Errors inside the ground truth are forgiven where their neighbourhood is right; errors outside
 weigh up to twice as much the farther they lie from it. The published code builds both over the
-whole picture in double precision. Here the distance ends where its weight does, the nearest
+whole image in double precision. Here the distance ends where its weight does, the nearest
 foreground pixel is looked up only where the 7 x 7 window can reach it, and pixels are float32,
 summed in double: the result is the same to about 1e-7.
 """
@@ -85,7 +85,7 @@ def _window(pair: Comparison) -> tuple[slice, slice]:
 
 
 def _bounds(mask: _Array, margin: int) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of what is not 0 and `margin` pixels more, within the picture."""
+    """Top, left, bottom, right of what is not 0 and `margin` pixels more, within the image."""
     left, top, width, height = cv2.boundingRect(mask)
     return (
         max(top - margin, 0),
@@ -115,11 +115,11 @@ def _inside_error(
         cv2.copyMakeBorder(part[box], *rim, value=value)
         for part, value in ((truth, 0), (saliency, 1), (squared, 0))
     )
-    error = np.subtract(np.float32(1), saliency, out=saliency)  # inside; 0 beyond the picture
+    error = np.subtract(np.float32(1), saliency, out=saliency)  # inside; 0 beyond the image
     _spread(error, inside, squared, nearest)
     around = cv2.sepFilter2D(error, -1, _WINDOW, _WINDOW, borderType=cv2.BORDER_CONSTANT)
     cv2.min(error, around, dst=around)
-    return float(cv2.sumElems(cv2.multiply(around, inside, dst=around, dtype=cv2.CV_32F))[0])
+    return _sum(cv2.multiply(around, inside, dst=around, dtype=cv2.CV_32F))
 
 
 def _outside_error(pair: Comparison, saliency: _Array, squared: _Array) -> float:
@@ -132,8 +132,13 @@ def _outside_error(pair: Comparison, saliency: _Array, squared: _Array) -> float
     closeness = np.exp(distance, out=distance)
     # Distance is 0 inside, so the foreground enters with weight 1 and is taken off again.
     inside = pair.foreground @ pair.scale
-    close = cv2.sumElems(cv2.multiply(saliency, closeness, dst=closeness))[0] - inside
+    close = _sum(cv2.multiply(saliency, closeness, dst=closeness)) - inside
     return max(0.0, float(2 * (pair.background @ pair.scale) - close))
+
+
+def _sum(values: _Array) -> float:
+    """Sum of an image, its rows in double. OpenCV's sum varies with where the array lies."""
+    return float(values.sum(axis=1).sum(dtype=np.float64))
 
 
 def _spread(error: _Array, inside: _Array, squared: _Array, nearest: NDArray[np.intp]) -> None:

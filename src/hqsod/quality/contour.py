@@ -1,4 +1,4 @@
-"""What a picture says of a mask: figures of its contour and colours, without ground truth.
+"""What an image says of a mask: figures of its contour and colours, without ground truth.
 
 A right contour lies on edges and parts two sides that look different, all the way round. A part
 missing or added shows as a stretch where neither is so; the figures therefore speak of the weakest
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SIDE = 320  # pixels of the working copy's long side
-RIM = 2  # pixels along the picture's border, where a contour says nothing
+RIM = 2  # pixels along the image's border, where a contour says nothing
 SHORTEST = 8  # pixels: a contour shorter than this cannot be judged
 # Lengths as shares of the object's diameter, the root of its area.
 STRETCH = 0.05  # half of a stretch of the contour
@@ -34,18 +34,18 @@ KERNEL = np.ones((3, 3), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the picture says of one mask.
+    """What the image says of one mask.
 
     Attributes:
-        edge_weakest: of the contour's stretches, the third percentile of how strong the picture's
-            edges are there: 0 no edge, 1 the picture's strongest.
+        edge_weakest: of the contour's stretches, the third percentile of how strong the image's
+            edges are there: 0 no edge, 1 the image's strongest.
         edge_excess: mean edge strength on the contour less that just inside, -1 to 1.
         side_contrast: of the contour's stretches, the tenth percentile of how different the two
             sides look: natural logarithm of their distance in deviations.
         surround_alike: how much the surround looks like the object by colour, 0 to 1.
         misfit: diameter of the largest patch near the contour that looks like the other side, as a
             share of the object's.
-        area: share of the picture that is object, 0 to 1.
+        area: share of the image that is object, 0 to 1.
     """
 
     edge_weakest: float
@@ -57,7 +57,7 @@ class Figures:
 
 
 def reduce(array: Array) -> Array:
-    """A picture or mask at working size; smaller ones stay as they are."""
+    """An image or mask at working size; smaller ones stay as they are."""
     scale = SIDE / max(array.shape[:2])
     if scale >= 1:
         return array
@@ -102,7 +102,7 @@ def _contour(mask: Mask) -> Mask:
 
 
 def _edges(lab: Floats) -> Floats:
-    """Gradient of the colours at each pixel as its rank in the picture, 0 to 1."""
+    """Gradient of the colours at each pixel as its rank in the image, 0 to 1."""
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
     across, down = cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)
     levels = np.minimum(np.sqrt((across**2 + down**2).sum(2)) * 4, 1023).astype(np.int32)

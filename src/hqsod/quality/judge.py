@@ -1,7 +1,7 @@
 """How far a refined mask can be trusted, without ground truth.
 
 DUTS-HQ's author warns that some refined masks are noisy. Two kinds of figures say where a person
-should look: what the picture says of the refined mask (`quality/contour.py`), which also finds
+should look: what the image says of the refined mask (`quality/contour.py`), which also finds
 faults that the mask came with, and how it differs from the one it was made from. A linear
 discriminant weighs them. It was fitted on damaged masks by `benchmarks/ranking.py`; what it and
 each figure is worth stands in docs/experiments.md.
@@ -64,13 +64,13 @@ class Quality:
 
     Attributes:
         change: how it differs from the mask it was made from.
-        picture: what the picture says of it; None where it has no contour to judge.
+        figures: what the image says of it; None where it has no contour to judge.
         prediction_iou: its overlap with a network's own prediction; None without one.
         score: trust, 0 to 1.
     """
 
     change: Change
-    picture: Figures | None
+    figures: Figures | None
     prediction_iou: float | None
     score: float
 
@@ -84,30 +84,30 @@ class Quality:
         values: dict[str, float] = asdict(self.change)
         if self.prediction_iou is not None:
             values["prediction_iou"] = self.prediction_iou
-        return values | (asdict(self.picture) if self.picture else {}) | {"score": self.score}
+        return values | (asdict(self.figures) if self.figures else {}) | {"score": self.score}
 
 
 def judge(
     image: Array, upscaled: Array, refined: Array, prediction: Array | None = None
 ) -> Quality:
-    """Judge a refined mask against the picture and against what it was made from.
+    """Judge a refined mask against the image and against what it was made from.
 
     Args:
-        image: (H, W, 3) uint8, the enlarged picture without its canvas.
+        image: (H, W, 3) uint8, the enlarged image without its canvas.
         upscaled: (H, W) uint8, the enlarged mask.
         refined: (H, W) uint8.
-        prediction: (H, W) uint8, a network's own saliency map of the picture, of any size.
+        prediction: (H, W) uint8, a network's own saliency map of the image, of any size.
     """
     small, before, after = (contour.reduce(array) for array in (image, upscaled, refined))
     mask = after > MASK_THRESHOLD
-    picture = contour.examine(small, mask)
+    figures = contour.examine(small, mask)
     change = Change(mask_iou(before > MASK_THRESHOLD, mask), _fog(after, mask))
     agreement = None
     if prediction is not None:
         size = (mask.shape[1], mask.shape[0])
         agreement = mask_iou(cv2.resize(prediction, size) > MASK_THRESHOLD, mask)
-    quality = Quality(change, picture, agreement, 0.0)
-    score = trust(explained(quality)) * _worth(change.fog, FOG_RANGE) if picture else 0.0
+    quality = Quality(change, figures, agreement, 0.0)
+    score = trust(explained(quality)) * _worth(change.fog, FOG_RANGE) if figures else 0.0
     return replace(quality, score=score)
 
 
@@ -116,10 +116,10 @@ def explained(quality: Quality) -> dict[str, float]:
 
     Empty without a contour; without a prediction, its figure is left out.
     """
-    if quality.picture is None:
+    if quality.figures is None:
         return {}
-    values: dict[str, float] = asdict(quality.picture)
-    values["area"] = float(np.log(quality.picture.area))
+    values: dict[str, float] = asdict(quality.figures)
+    values["area"] = float(np.log(quality.figures.area))
     values["iou"] = float(np.log(1 - quality.change.iou + LEAST))
     if quality.prediction_iou is not None:
         values["prediction_iou"] = quality.prediction_iou

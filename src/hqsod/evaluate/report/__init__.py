@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hqsod.errors import SettingsError
@@ -11,8 +12,8 @@ from hqsod.evaluate.report.results import (
     DatasetScores,
     Evaluation,
     MethodScores,
-    Problem,
-    Published,
+    PublishedRow,
+    Unscored,
 )
 from hqsod.evaluate.report.tables import images_csv, latex, scores_csv, terminal_table
 from hqsod.images import write_bytes
@@ -21,10 +22,11 @@ __all__ = [
     "DatasetScores",
     "Evaluation",
     "MethodScores",
-    "Problem",
-    "Published",
+    "PublishedRow",
+    "Unscored",
     "load_published",
     "terminal_table",
+    "write_json",
     "write_report",
 ]
 
@@ -43,7 +45,7 @@ def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
     Args:
         evaluation: what to show.
         out: a file ending in .html, .csv or .tex, or a folder for report.html, scores.csv,
-            images.csv (one line for each picture) and table.tex.
+            images.csv (one line for each image) and table.tex.
 
     Returns:
         The files written.
@@ -58,8 +60,22 @@ def write_report(evaluation: Evaluation, out: Path) -> list[Path]:
     else:
         files = {out / name: show for name, show in _FILES.items()}
     for path, show in files.items():
-        write_bytes(path, show(evaluation).encode())
+        _write(path, show(evaluation))
     return list(files)
+
+
+def write_json(evaluation: Evaluation, file: Path) -> None:
+    """Write the scores as JSON.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _write(file, json.dumps(evaluation.as_json(), indent=1, ensure_ascii=False))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write UTF-8. A byte of a file's name that is none becomes \\udcXX, which JSON reads back."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def check_out(out: Path) -> None:

@@ -22,6 +22,17 @@ for (const button of document.querySelectorAll(".scores thead button")) {
   });
 }
 
+// The worst pictures of the chosen method, its worst one at the head.
+for (const choice of document.querySelectorAll("select.worst")) {
+  choice.addEventListener("change", () => {
+    const body = choice.closest("section").querySelector(".gallery").tBodies[0];
+    const place = (row) => JSON.parse(row.dataset.places)[choice.value];
+    for (const row of body.rows) row.hidden = place(row) === undefined;
+    const shown = [...body.rows].filter((row) => !row.hidden);
+    body.append(...shown.sort((a, b) => place(a) - place(b)));
+  });
+}
+
 const data = JSON.parse(document.getElementById("data").textContent);
 const colours = ["#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7",
   "#9c6b4e", "#97bbf5", "#9498a0"];

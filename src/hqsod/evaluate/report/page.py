@@ -44,14 +44,13 @@ def html_page(evaluation: Evaluation) -> str:
             "chart_library": "vendor/chart.umd.min.js",
         }.items()
     }
-    names = [*columns(evaluation), "f_max_pr", "f_mean_pr"]
     return template.render(
         ours,
         version=__version__,
         settings=evaluation.settings,
-        published=evaluation.published,
-        measures=[MEASURES[name] for name in names],
-        datasets=[_section(evaluation, name, names) for name in evaluation.datasets],
+        sources=evaluation.sources,
+        measures=[MEASURES[name] for name in columns(evaluation)],
+        datasets=[_section(evaluation, name) for name in evaluation.datasets],
         charts={
             "methods": list(next(iter(evaluation.datasets.values())).methods),
             "curves": [_charts(data) for data in evaluation.datasets.values()],
@@ -59,17 +58,15 @@ def html_page(evaluation: Evaluation) -> str:
     )
 
 
-def _section(evaluation: Evaluation, dataset: str, names: list[str]) -> dict[str, Any]:
+def _section(evaluation: Evaluation, dataset: str) -> dict[str, Any]:
     data = evaluation.datasets[dataset]
     first = next(iter(data.methods.values()))
     by = WORST_BY[evaluation.protocol]
     return {
         "name": dataset,
         "expected": len(data.ground_truths),
-        "rows": [_row(row, names) for row in rows(evaluation, dataset)],
-        "problems": [
-            (m, problem) for m, result in data.methods.items() for problem in result.problems
-        ],
+        "rows": [_row(row, columns(evaluation)) for row in rows(evaluation, dataset)],
+        "unscored": [(m, file) for m, result in data.methods.items() for file in result.unscored],
         "methods": list(data.methods),
         "histograms": [
             {"name": name, "title": MEASURES[name].title}
@@ -77,24 +74,20 @@ def _section(evaluation: Evaluation, dataset: str, names: list[str]) -> dict[str
         ],
         "thumbnail": min(SHOWN_WIDTH, GALLERY_WIDTH // (len(data.methods) + 2)),
         "worst_by": MEASURES[by].title,
-        "worst": [_worst_line(data, stem, by) for stem in worst_stems(data, by)],
+        "worst": [
+            {**_worst_line(data, stem, by), "places": places}
+            for stem, places in worst_images(data, by).items()
+        ],
     }
 
 
 def _row(row: Row, names: list[str]) -> dict[str, Any]:
-    cells = [
-        {
-            "value": row.values.get(n),
-            "text": row.text(n),
-            "mark": row.marks.get(n, ""),
-        }
-        for n in names
-    ]
-    return {"method": row.method, "published": row.published, "scored": row.scored, "cells": cells}
+    cells = [{"value": row.values.get(n), "text": row.text(n), "mark": row.marks[n]} for n in names]
+    return {"method": row.method, "source": row.source, "scored": row.scored, "cells": cells}
 
 
 def _charts(data: DatasetScores) -> list[dict[str, Any]]:
-    """Every method's curves, from threshold 0 to 255, and its pictures counted by score."""
+    """Every method's curves, from threshold 0 to 255, and its images counted by score."""
     charts = []
     for result in data.methods.values():
         curves: dict[str, Any] = {
@@ -113,14 +106,18 @@ def _charts(data: DatasetScores) -> list[dict[str, Any]]:
     return charts
 
 
-def worst_stems(data: DatasetScores, by: str) -> list[str]:
-    """Stems of the pictures that the methods score worst on average, the worst first."""
+def worst_images(data: DatasetScores, by: str) -> dict[str, dict[int, int]]:
+    """The images that each method scores worst: by stem its place by the method's number, from 0.
+
+    Those of the first method come first, its worst one at the head.
+    """
     sign = -1 if MEASURES[by].lower else 1
-    found: dict[str, list[float]] = {}
-    for result in data.methods.values():
-        for stem, scores in result.per_image.items():
-            found.setdefault(stem, []).append(sign * scores[by])
-    return sorted(found, key=lambda stem: float(np.mean(found[stem])))[:WORST]
+    places: dict[str, dict[int, int]] = {}
+    for number, result in enumerate(data.methods.values()):
+        scores = {stem: sign * values[by] for stem, values in result.per_image.items()}
+        for place, stem in enumerate(sorted(scores, key=scores.__getitem__)[:WORST]):
+            places.setdefault(stem, {})[number] = place
+    return places
 
 
 def _worst_line(data: DatasetScores, stem: str, by: str) -> dict[str, Any]:
@@ -131,11 +128,10 @@ def _worst_line(data: DatasetScores, stem: str, by: str) -> dict[str, Any]:
         }
         for result in data.methods.values()
     ]
-    truth = _thumbnail(data.ground_truths[stem])
     return {
         "stem": stem,
         "image": _thumbnail(data.images.get(stem), colour=True),
-        "truth": truth,
+        "truth": _thumbnail(data.ground_truths[stem]),
         "maps": maps,
     }
 
@@ -146,7 +142,7 @@ def _caption(scores: Mapping[str, float], by: str) -> str:
 
 
 def _thumbnail(path: Path | None, *, colour: bool = False) -> str:
-    """A small JPEG as a data address; empty where there is no picture, or none that can be read."""
+    """A small JPEG as a data address; empty where there is no image, or none that can be read."""
     if path is None:
         return ""
     try:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
-from typing import Any
 
 from hqsod.errors import SettingsError
-from hqsod.evaluate.report.results import Published
+from hqsod.evaluate.report.results import PublishedRow
 
 
-def load_published(name: str, datasets: Iterable[str]) -> Published:
-    """The rows of a published table for the data sets that it knows.
+def load_published(name: str, datasets: Iterable[str]) -> dict[str, list[PublishedRow]]:
+    """The rows of a published table by data set; empty for a data set that it does not know.
 
     Args:
-        name: "purnet-paper".
+        name: "purnet-paper" or "networks".
         datasets: names of data sets; case, hyphens and underscores do not matter.
 
     Raises:
@@ -24,26 +23,23 @@ def load_published(name: str, datasets: Iterable[str]) -> Published:
     tables = tomllib.loads((resources.files(__package__) / "published.toml").read_text("utf-8"))
     if name not in tables:
         raise SettingsError(f"published table {name!r}", expected=f"one of {', '.join(tables)}")
-    table = tables[name]
-    rows = {dataset: _rows(table, dataset) for dataset in datasets}
+    rows: dict[str, list[PublishedRow]] = {dataset: [] for dataset in datasets}
+    known: dict[str, None] = {}
+    for table in tables[name]:
+        for method, sets in table["rows"].items():
+            for printed, values in sets.items():
+                known[printed] = None
+                scores = dict(zip(table["measures"], values, strict=True))
+                for dataset in rows:
+                    if _plain(dataset) == _plain(printed):
+                        rows[dataset].append(PublishedRow(method, scores, table["source"]))
     if not any(rows.values()):
-        known = ", ".join(next(iter(table["rows"].values())))
         raise SettingsError(
             f"{name} has no row for {', '.join(rows)}",
-            expected=f"a data set named {known}",
+            expected=f"a data set named {', '.join(known)}",
             fix="name it with --gt NAME=DIR",
         )
-    return Published(table["source"], table["protocol"], rows)
-
-
-def _rows(table: dict[str, Any], dataset: str) -> dict[str, dict[str, float]]:
-    wanted = _plain(dataset)
-    return {
-        row: dict(zip(table["measures"], values, strict=True))
-        for row, sets in table["rows"].items()
-        for known, values in sets.items()
-        if _plain(known) == wanted
-    }
+    return rows
 
 
 def _plain(name: str) -> str:

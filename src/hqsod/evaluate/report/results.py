@@ -10,23 +10,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-ProblemKind = Literal["missing", "extra", "unreadable", "size", "ambiguous"]
+from hqsod.errors import InputError
+
+UnscoredKind = Literal["missing", "extra", "unreadable", "levels", "size", "ambiguous"]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Unscored:
     """A file that could not be scored as it is.
 
     Attributes:
         kind: missing (a ground truth without map), extra (a map without ground truth), unreadable,
-            size (map and ground truth differ), ambiguous (a second file of one stem).
+            levels (a ground truth that is not black has no foreground), size (map and ground truth
+            differ), ambiguous (a second file of one stem).
         file: the file it is about.
-        detail: what is wrong, in words.
+        reason: what is wrong, in words.
     """
 
-    kind: ProblemKind
+    kind: UnscoredKind
     file: Path
-    detail: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,17 @@ class MethodScores:
 
     Attributes:
         mean: the data set's scores by name.
-        f_from_mean_pr: highest and mean F of the mean precision-recall curve, by name.
         per_image: scores by name, by stem.
-        curves: precision, recall, f_measure, e_measure: (256,) float64, mean over pictures.
+        curves: precision, recall, f_measure, e_measure: (256,) float64, mean over images.
         maps: path of each map, by stem.
-        problems: what could not be scored as it is.
+        unscored: what could not be scored as it is.
     """
 
     mean: Mapping[str, float]
-    f_from_mean_pr: Mapping[str, float]
     per_image: Mapping[str, Mapping[str, float]]
     curves: Mapping[str, NDArray[np.float64]]
     maps: Mapping[str, Path]
-    problems: tuple[Problem, ...]
+    unscored: tuple[Unscored, ...]
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,18 @@ class DatasetScores:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published table: scores by data set, row and name. Not measured here.
+class PublishedRow:
+    """What a paper printed for one method on one data set. Not measured here.
 
     Attributes:
-        source: the paper.
-        protocol: the protocol that follows its evaluation.
-        rows: its scores.
+        method: its name.
+        scores: by name; not all of ours.
+        source: the paper, and where its table can be read.
     """
 
-    source: str = ""
-    protocol: str = ""
-    rows: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    method: str
+    scores: Mapping[str, float]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,48 @@ class Evaluation:
         protocol: "standard" or "purnet".
         settings: what was done to maps and ground truths, in words, by topic.
         datasets: results by the data set's name, in the order given.
-        published: a published table to stand beside ours.
+        published: rows to stand beside ours, by the data set's name.
     """
 
     protocol: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, str]
     datasets: Mapping[str, DatasetScores]
-    published: Published = Published()
+    published: Mapping[str, list[PublishedRow]] = field(default_factory=dict)
 
     @property
-    def problems(self) -> list[tuple[str, str, Problem]]:
-        """Every (data set, method, problem)."""
+    def unscored(self) -> list[tuple[str, str, Unscored]]:
+        """Every file that could not be scored: (data set, method, file)."""
         return [
-            (dataset, method, problem)
+            (dataset, method, unscored)
             for dataset, scores in self.datasets.items()
             for method, result in scores.methods.items()
-            for problem in result.problems
+            for unscored in result.unscored
         ]
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """The published methods by their source."""
+        methods: dict[str, list[str]] = {}
+        for rows in self.published.values():
+            for row in rows:
+                known = methods.setdefault(row.source, [])
+                if row.method not in known:
+                    known.append(row.method)
+        return methods
+
+    def require_complete(self) -> None:
+        """Check that every file was scored.
+
+        Raises:
+            InputError: says how many were not, and of which kinds.
+        """
+        if self.unscored:
+            kinds = sorted({unscored.kind for _, _, unscored in self.unscored})
+            raise InputError(
+                f"{len(self.unscored)} files could not be scored ({', '.join(kinds)})",
+                expected="one readable map of the same size for each ground truth",
+                fix="mend them, or pass --resize for sizes and --allow-missing for the rest",
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The scores as plain values, as `hqsod evaluate --json` writes them."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +15,7 @@ from rich.text import Text
 from hqsod.evaluate.report.results import Evaluation
 
 Mark = Literal["best", "second", ""]
+PUBLISHED_DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +58,22 @@ class Row:
     Attributes:
         method: its name.
         values: scores by name; a published row has not all of them.
-        marks: "best", "second" or "" by name; published rows take no part.
-        published: whether it was taken from a paper, which prints three digits.
-        scored: number of pictures scored; 0 where published.
+        marks: "best", "second" or "" by name.
+        source: the paper it was taken from; empty where it was measured.
+        scored: number of images scored; 0 where published.
     """
 
     method: str
     values: Mapping[str, float]
     marks: Mapping[str, Mark]
-    published: bool
+    source: str
     scored: int
 
     def text(self, name: str, digits: int = 4) -> str:
         """A score as papers print it: no zero before the point; a dash where there is none."""
         if name not in self.values:
             return "–"
-        digits = min(digits, 3) if self.published else digits
+        digits = min(digits, PUBLISHED_DIGITS) if self.source else digits
         return f"{self.values[name]:.{digits}f}".removeprefix("0")
 
 
@@ -84,29 +85,30 @@ def columns(evaluation: Evaluation) -> list[str]:
 
 def rows(evaluation: Evaluation, dataset: str, digits: int = 4) -> list[Row]:
     """A data set's rows, what was measured and then what was published, to be shown in `digits`."""
-    measured = {
-        method: {**result.mean, **result.f_from_mean_pr}
+    found = [
+        Row(method, result.mean, {}, "", len(result.per_image))
         for method, result in evaluation.datasets[dataset].methods.items()
-    }
-    marks = _marks(measured, digits)
-    counts = {m: len(r.per_image) for m, r in evaluation.datasets[dataset].methods.items()}
-    ours = [Row(m, values, marks[m], False, counts[m]) for m, values in measured.items()]
-    published = evaluation.published.rows.get(dataset, {})
-    return ours + [Row(name, values, {}, True, 0) for name, values in published.items()]
+    ]
+    published = evaluation.published.get(dataset, [])
+    found += [Row(row.method, row.scores, {}, row.source, 0) for row in published]
+    marks = {name: _mark(found, name, digits) for name in columns(evaluation)}
+    return [
+        replace(row, marks={name: column[place] for name, column in marks.items()})
+        for place, row in enumerate(found)
+    ]
 
 
-def _marks(measured: Mapping[str, Mapping[str, float]], digits: int) -> dict[str, dict[str, Mark]]:
-    """Mark by method and score; those that read the same share a place, one method has none."""
-    marks: dict[str, dict[str, Mark]] = {method: {} for method in measured}
-    if len(measured) < 2:
-        return marks
-    for name in next(iter(measured.values())):
-        shown = {method: round(values[name], digits) for method, values in measured.items()}
-        order = sorted(set(shown.values()), reverse=not MEASURES[name].lower)
-        for method, value in shown.items():
-            place = order.index(value)
-            marks[method][name] = "best" if place == 0 else "second" if place == 1 else ""
-    return marks
+def _mark(found: Sequence[Row], name: str, digits: int) -> list[Mark]:
+    """Marks for one score. Rows that read the same share a place; one row alone has none."""
+    if any(row.source and name in row.values for row in found):
+        digits = min(digits, PUBLISHED_DIGITS)  # nothing is better than a paper by what it left out
+    shown = [round(row.values[name], digits) if name in row.values else None for row in found]
+    values = [value for value in shown if value is not None]
+    if len(values) < 2:
+        return [""] * len(found)
+    best, *others = sorted(set(values), reverse=not MEASURES[name].lower)
+    places: dict[float | None, Mark] = {best: "best", **dict.fromkeys(others[:1], "second")}
+    return [places.get(value, "") for value in shown]
 
 
 def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
@@ -120,17 +122,17 @@ def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
         table.add_column(f"{MEASURES[name].title}{arrow}", justify="right", no_wrap=True)
     for row in rows(evaluation, dataset):
         cells = [Text(row.text(name), styles[row.marks.get(name, "")]) for name in names]
-        label = f"{row.method} (published)" if row.published else row.method
-        table.add_row(Text(label), *cells, style="dim" if row.published else None)
+        label = f"{row.method} (published)" if row.source else row.method
+        table.add_row(Text(label), *cells, style="dim" if row.source else None)
     return table
 
 
 def scores_csv(evaluation: Evaluation) -> str:
-    """Every data set's and method's scores, and F from the mean precision-recall curve."""
-    names = [*columns(evaluation), "f_max_pr", "f_mean_pr"]
-    lines: Iterator[list[object]] = (
+    """Every data set's and method's scores; the source is "measured" or the paper."""
+    names = columns(evaluation)
+    lines = (
         [
-            *(dataset, row.method, "published" if row.published else "measured", row.scored or ""),
+            *(dataset, row.method, row.source or "measured", row.scored or ""),
             *(row.values.get(name, "") for name in names),
         ]
         for dataset in evaluation.datasets
@@ -140,11 +142,11 @@ def scores_csv(evaluation: Evaluation) -> str:
 
 
 def images_csv(evaluation: Evaluation) -> str:
-    """Every picture's scores."""
+    """Every image's scores."""
     first = next(iter(evaluation.datasets.values()))
     per_image = next(iter(first.methods.values())).per_image
     names = list(next(iter(per_image.values())))
-    lines: Iterator[list[object]] = (
+    lines = (
         [dataset, method, stem, *(scores[name] for name in names)]
         for dataset, data in evaluation.datasets.items()
         for method, result in data.methods.items()
@@ -153,7 +155,7 @@ def images_csv(evaluation: Evaluation) -> str:
     return _csv(["dataset", "method", "image", *names], lines)
 
 
-def _csv(header: list[str], lines: Iterator[list[object]]) -> str:
+def _csv(header: list[str], lines: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -178,15 +180,15 @@ def latex(evaluation: Evaluation) -> str:
         lines += [r"\midrule", title]
         lines += [_latex_row(row, names) for row in rows(evaluation, dataset, digits=3)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if evaluation.published.source:
-        lines.append(rf"% $^\dagger$ published, not measured: {evaluation.published.source}")
+    for source, methods in evaluation.sources.items():
+        lines.append(rf"% $^\dagger$ published, not measured: {', '.join(methods)}: {source}")
     return "\n".join(lines) + "\n"
 
 
 def _latex_row(row: Row, names: list[str]) -> str:
     wrap = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
     cells = [wrap[row.marks.get(n, "")] % row.text(n, 3) for n in names]
-    label = _escape(row.method) + (r"$^\dagger$" if row.published else "")
+    label = _escape(row.method) + (r"$^\dagger$" if row.source else "")
     return " & ".join([label, *cells]).replace("–", "--") + r" \\"
 
 
