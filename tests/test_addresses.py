@@ -60,7 +60,7 @@ def test_a_kill_costs_what_was_not_put_back(
     """Here a kill is a store that refuses the manifest from the second record on."""
     monkeypatch.setattr(home, "SECONDS", 0.0)
     monkeypatch.setattr(home, "LARGEST_SHARE", 1e9)
-    put, times = addresses.put, []
+    put, times = addresses.write_bytes, []
 
     def refuse(path: Path, data: bytes) -> None:
         if path.name == NAME:

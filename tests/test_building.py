@@ -19,7 +19,7 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from hqsod import images, runner
+from hqsod import addresses, decoding, images, runner
 from hqsod.building import engines
 from hqsod.building.engines import LocalEngine, load_engine
 from hqsod.building.pipeline import build
@@ -111,7 +111,7 @@ def odd_pairs(folder: Path) -> set[str]:
     save(masks / "red.png", random_picture((40, 60, 3)))
     save(masks / "size.png", random_picture((41, 60)))
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 3
+    exif[decoding.ORIENTATION] = 3
     with Image.open(pictures / "turned.png") as picture:
         picture.copy().save(pictures / "turned.png", exif=exif)
     return {"bomb", "cut", "large", "red", "size"}
@@ -154,7 +154,7 @@ def test_a_full_disk_stops_with_one_line_and_the_next_run_goes_on(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(images.os, "fsync", fill)
+        patch.setattr(addresses.os, "fsync", fill)
         patch.setattr(sys, "argv", ["hqsod", "build", str(source), str(dest), "--canvas", "256"])
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hqsod import images
+from hqsod import addresses, decoding, images
 from hqsod.errors import InputError, OutputError
 from hqsod.types import Placement
 from tests.conftest import random_picture, save
@@ -71,19 +71,19 @@ def test_odd_pictures_are_converted_and_named(tmp_path: Path):
         read = images.read_image(tmp_path / name)
         assert read.shape == (40, 60, 3), name
         assert read.dtype == np.uint8, name
-        assert len(images.oddities(tmp_path / name)) == 1, name
+        assert len(images.load_image(tmp_path / name).notes) == 1, name
     assert (images.read_image(tmp_path / "deep.png")[..., 1] == grey).all()
-    assert images.oddities(save(tmp_path / "plain.png", rgb)) == []
+    assert images.load_image(save(tmp_path / "plain.png", rgb)).notes == ()
 
 
 def test_exif_orientation_is_honoured(tmp_path: Path):
     rgb = random_picture((20, 30, 3))
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6  # shown turned by a quarter
+    exif[decoding.ORIENTATION] = 6  # shown turned by a quarter
     Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
     assert (images.read_image(tmp_path / "turned.png") == np.rot90(rgb, -1)).all()
     assert images.read_size(tmp_path / "turned.png") == (30, 20)
-    assert "orientation" in images.oddities(tmp_path / "turned.png")[0]
+    assert "orientation" in images.load_image(tmp_path / "turned.png").notes[0]
 
 
 def test_a_coloured_mask_is_refused_and_a_grey_rgb_one_taken(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_broken_files_are_named(tmp_path: Path):
     inputs.photo("chelsea").save(whole)
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("not a picture")
-    for name, reason in (("cut", "truncated"), ("text", "not a picture"), ("gone", "no such")):
+    for name, reason in (("cut", "truncated"), ("text", "not an image"), ("gone", "no such")):
         with pytest.raises(InputError, match=reason) as caught:
             images.read_image(tmp_path / f"{name}.jpg")
         assert f"{name}.jpg" in str(caught.value)
@@ -108,7 +108,7 @@ def test_broken_files_are_named(tmp_path: Path):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
 def test_whatever_byte_of_a_header_is_damaged_it_is_read_or_refused(form: str):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[decoding.ORIENTATION] = 6
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, form, exif=exif)
     refused = 0
@@ -125,7 +125,7 @@ def test_whatever_byte_of_a_header_is_damaged_it_is_read_or_refused(form: str):
 def test_programs_that_decode_are_not_run(tmp_path: Path):
     path = tmp_path / "page.jpg"
     Image.new("RGB", (8, 8)).save(path, "EPS")  # Pillow would start Ghostscript
-    with pytest.raises(InputError, match="not a picture in JPEG"):
+    with pytest.raises(InputError, match="not an image in JPEG"):
         images.read_image(path)
 
 
@@ -159,17 +159,21 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(tmp_path: Path, mo
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr(addresses.os, "fsync", full)
     with pytest.raises(OutputError, match=r"x\.png: No space left"):
         images.write_png(tmp_path / "x.png", random_picture((4, 4)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_there_survives_a_failed_write(tmp_path: Path, monkeypatch):
-    images.write_bytes(tmp_path / "x", b"old")
-    monkeypatch.setattr(images.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "broken")))
+    addresses.write_bytes(tmp_path / "x", b"old")
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(addresses.os, "fsync", broken)
     with pytest.raises(OutputError):
-        images.write_bytes(tmp_path / "x", b"new")
+        addresses.write_bytes(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"old"
 
 

@@ -1,4 +1,4 @@
-"""Folders in object stores, at addresses such as s3://bucket/prefix, beside folders on disks.
+"""Reading and writing whole files, in folders on disks and at addresses such as s3://bucket/prefix.
 
 universal_pathlib gives pathlib's interface to whatever fsspec reaches, so the jobs take either kind
 as a `Path`. What differs stands here. Credentials and endpoints come from the environment, as the
@@ -7,10 +7,20 @@ store's own tools take them.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import secrets
+import time
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import cast
 
 from hqsod.errors import InputError, OutputError, SettingsError
+
+PART = re.compile(r"\.[0-9a-f]{16}\.part")
+ABANDONED = 3600  # seconds: longer than any file takes
 
 
 def folder(text: str) -> Path:
@@ -59,12 +69,64 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: {_reason(error)}") from error
 
 
-def put(path: Path, data: bytes) -> None:
-    """Write a file at an address; stores show it whole or not at all.
+def sweep(folder: Path, age: float = ABANDONED) -> None:
+    """Remove what killed runs left half written in a folder.
+
+    Args:
+        folder: on a disk; it need not exist.
+        age: seconds since the last byte came; 0 where nobody else can be writing there.
+    """
+    for path in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):
+            if PART.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age:
+                path.unlink()
+
+
+_sweep_once = cache(sweep)  # for each folder in a process
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, never through a link.
+
+    On a disk it gets a temporary name that nobody can guess, then its own; a store shows it whole
+    or not at all.
 
     Raises:
-        OutputError: the store refuses, or cannot be reached.
+        OutputError: the disk is full, the folder cannot be written to, or the name is too long.
     """
+    if is_remote(path):
+        _put(path, data)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            _create(temporary, data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{path}: {error.strerror}", expected="a shorter name", fix="rename the image"
+            ) from error
+        raise OutputError(
+            f"{path}: {error.strerror}",
+            fix="free space or choose a writable folder, then run again",
+        ) from error
+
+
+def _create(path: Path, data: bytes) -> None:
+    """Write a new file, and wait until the disk has it."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except Exception as error:  # every store has errors of its own

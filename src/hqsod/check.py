@@ -13,7 +13,7 @@ import numpy as np
 from hqsod import images
 from hqsod.dataset.layouts import Found
 from hqsod.errors import InputError
-from hqsod.images import Array
+from hqsod.images import Array, Note, Read
 from hqsod.progress import progress_bar
 from hqsod.types import MASK_THRESHOLD, Pair
 
@@ -83,27 +83,31 @@ def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def _look(pair: Pair) -> _Look:
     problems: list[Problem] = []
-    image = _open(images.read_image, pair.image, problems)
-    mask = _open(images.read_mask, pair.mask, problems)
+    notes: Sequence[Note] = ()
+    image = _open(images.load_image, pair.image, problems)
+    mask = _open(images.load_mask, pair.mask, problems)
     if mask is not None:
-        problems += _judge_mask(pair.mask, mask)
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
-        sizes = (
-            f"{mask.shape[1]} x {mask.shape[0]}, its picture {image.shape[1]} x {image.shape[0]}"
-        )
-        problems.append(Problem("size", str(pair.mask), sizes))
-    oddities: Sequence[str] = images.oddities(pair.image) if image is not None else ()
-    notes = tuple(Problem("converted", str(pair.image), oddity) for oddity in oddities)
-    digest = "" if image is None else hashlib.sha256(image.tobytes()).hexdigest()
-    return _Look(tuple(problems), notes, digest)
+        problems += _judge_mask(pair.mask, mask.pixels)
+    if image is not None and mask is not None:
+        try:
+            notes = images.match_pair(pair, image, mask).notes
+        except InputError as error:
+            problems.append(_problem("size", pair.mask, error))
+    digest = "" if image is None else hashlib.sha256(image.pixels.tobytes()).hexdigest()
+    converted = (Problem("converted", str(note.file), note.text) for note in notes)
+    return _Look(tuple(problems), tuple(converted), digest)
 
 
-def _open(read: Callable[[Path], Array], path: Path, problems: list[Problem]) -> Array | None:
+def _problem(kind: str, path: Path, error: InputError) -> Problem:
+    return Problem(kind, str(path), str(error).removeprefix(f"{path}: "))
+
+
+def _open(load: Callable[[Path], Read], path: Path, problems: list[Problem]) -> Read | None:
     try:
-        return read(path)
+        return load(path)
     except InputError as error:
         kind = "truncated" if "truncated" in error.got else "unreadable"
-        problems.append(Problem(kind, str(path), str(error)))
+        problems.append(_problem(kind, path, error))
         return None
 
 

@@ -20,8 +20,8 @@ import torch
 
 import hqsod
 from hqsod import weights
+from hqsod.addresses import write_bytes
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.images import write_bytes
 from hqsod.inference.saliency import INPUT, OUTPUT, find_weights, load_weights, open_onnx
 
 if TYPE_CHECKING:

@@ -1,121 +1,117 @@
-"""Reading and writing pictures: the one place that touches files of pixels.
+"""Images and masks as arrays: reading a file or a pair, placing, resizing, compressing.
 
-Pictures are uint8 arrays, (H, W, 3) RGB; masks and saliency maps are uint8 arrays, (H, W). What can
-be read without doubt (grey, palette, CMYK, 16-bit and EXIF-rotated pictures) is converted, and
-`oddities` names it; what cannot be trusted raises `InputError`.
+Images are uint8 arrays, (H, W, 3) RGB; masks and saliency maps are uint8 arrays, (H, W). What can
+be read without doubt is converted, and a note says how; what cannot be trusted raises `InputError`.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from hqsod import addresses
-from hqsod.errors import InputError, OutputError
-from hqsod.types import MASK_THRESHOLD, Placement
+from hqsod import addresses, decoding
+from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
+from hqsod.decoding import SUFFIXES, TURNS, name_of
+from hqsod.decoding import Source as Source
+from hqsod.decoding import read_size as read_size
+from hqsod.errors import InputError
+from hqsod.types import MASK_THRESHOLD, Pair, Placement
 
 Array = npt.NDArray[np.uint8]
-Source = Path | BinaryIO
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-# Only these decoders are run: Pillow knows forty more, and one of them starts another program.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-MAX_PIXELS = 64_000_000  # 8000 x 8000: a picture that needs about 200 MB once decoded
-MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
-ORIENTATION = 0x0112  # the EXIF tag
+LEVELS = "grey levels from 0 (background) to 255 (object)"
+# Between the channels of a mask in RGB; the four of DUTS have 14 at most, on 0.4 % of the pixels.
+TRACE_OF_COLOUR = 16
+LISTED_LEVELS = 5  # in a message
 # Adaptive filters and run lengths: as small as zlib's level 6 in a quarter of its time.
 PNG_SETTINGS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
 ]
-# Pillow warns of what `MAX_PIXELS` refuses with a better message.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-_SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
-# Pillow meets what is damaged in all these ways; the tests damage every byte of a header.
-_DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError),
-    *(struct.error, Image.DecompressionBombError),
-)
 
 
-def _name(source: Source) -> str:
-    """What messages call the source: its path, or an open file's name."""
-    return str(getattr(source, "name", "the file") if _is_open(source) else source)
+class Note(NamedTuple):
+    """What was converted in a file, in words."""
+
+    file: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}"
 
 
-def _is_open(source: Source) -> bool:
-    return hasattr(source, "read")
+class Read(NamedTuple):
+    """A file as read.
+
+    Attributes:
+        pixels: uint8, (H, W, 3) of an image, (H, W) of a mask or map.
+        notes: what was converted, in words; empty for an ordinary file.
+        orientation: by EXIF, 1 to 8, honoured already.
+    """
+
+    pixels: Array
+    notes: tuple[str, ...]
+    orientation: int
 
 
-def openable(source: Source) -> Source:
-    """What Pillow can open: a file at an address is fetched.
+class ReadPair(NamedTuple):
+    """An image, (H, W, 3) uint8, its mask, (H, W) uint8, and what was converted."""
+
+    image: Array
+    mask: Array
+    notes: tuple[Note, ...]
+
+
+def read_pair(pair: Pair) -> ReadPair:
+    """Read an image and its mask.
 
     Raises:
-        InputError: it cannot be fetched.
+        InputError: the name is not UTF-8, a file cannot be used, or the sizes differ.
     """
-    if isinstance(source, Path) or _is_open(source):
-        return source
-    return io.BytesIO(addresses.read_bytes(cast(Path, source)))
-
-
-@contextmanager
-def _opened(source: Source, most: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open a picture, its header checked; every decoder's complaint becomes an InputError."""
-    name = _name(source)
     try:
-        with Image.open(openable(source), formats=FORMATS) as image:
-            if image.width * image.height > most or max(image.size) > MAX_SIDE:
-                raise InputError(
-                    f"{name}: {image.width} x {image.height} pixels",
-                    expected=f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
-                    fix="scale it down first",
-                )
-            yield image
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except _DECODER_ERRORS as error:
+        pair.stem.encode()
+    except UnicodeEncodeError:
         raise InputError(
-            f"{name}: {_reason(error)}", expected="a complete picture file", fix="replace the file"
-        ) from error
+            f"{pair.image}: a name that is not UTF-8", expected="UTF-8", fix="rename both files"
+        ) from None
+    return match_pair(pair, load_image(pair.image), load_mask(pair.mask))
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"not a picture in {', '.join(FORMATS)}"
-    if isinstance(error, Image.DecompressionBombError):
-        return "so many pixels that it may be an attack"
-    if "truncated" in str(error).lower():
-        return "the file is truncated"
-    return f"cannot be decoded ({error})"
+def match_pair(pair: Pair, image: Read, mask: Read) -> ReadPair:
+    """Check that an image and its mask have one size.
 
+    A mask that was drawn on the image as stored is turned along with it where the sizes say so.
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to mode L by its upper eight bits; Pillow itself would clip."""
-    if image.mode not in _SIXTEEN_BIT:
-        return image
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535 or values.dtype.kind == "f":
+    Raises:
+        InputError: the sizes differ.
+    """
+    size, pixels = image.pixels.shape[:2], mask.pixels
+    notes = [Note(pair.image, note) for note in image.notes]
+    notes += [Note(pair.mask, note) for note in mask.notes]
+    if image.orientation != 1 and mask.orientation == 1:
+        turned = np.asarray(Image.fromarray(pixels).transpose(TURNS[image.orientation]))
+        if pixels.shape != size:
+            pixels = turned
+            notes.append(Note(pair.mask, "turned as its image was"))
+        elif turned.shape == size:
+            notes.append(Note(pair.mask, "not turned, though its image was; look at it"))
+    if pixels.shape != size:
         raise InputError(
-            f"values from {values.min()} to {values.max()}",
-            expected="8 or 16 bits",
-            fix="convert to 8 bits",
+            f"{pair.mask}: {pixels.shape[1]} x {pixels.shape[0]} pixels",
+            expected=f"the size of {pair.image.name}, {size[1]} x {size[0]}",
+            fix="resize the mask or mend the pair",
         )
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+    return ReadPair(image.pixels, pixels, tuple(notes))
 
 
 def read_image(source: Source, most: int = MAX_PIXELS) -> Array:
-    """Read a photograph, turned as its EXIF orientation says.
+    """Read an image, turned as its EXIF orientation says, in sRGB.
 
     Args:
         source: its path, or an open file.
@@ -125,27 +121,48 @@ def read_image(source: Source, most: int = MAX_PIXELS) -> Array:
         (H, W, 3) uint8 RGB; transparency is laid over black.
 
     Raises:
-        InputError: missing, not a picture, truncated, or more than `most` pixels.
+        InputError: missing, no image, truncated, or more than `most` pixels.
     """
-    with _opened(source, most) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+    return load_image(source, most).pixels
+
+
+def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
+    """`read_image`, with what was converted."""
+    decoded = decoding.decode(source, most)
+    notes = list(decoded.notes)
+    mode = decoded.image.mode
+    if mode in ("1", "L", "LA"):
+        notes.append("grey, copied to three channels")
+    elif mode in ("P", "PA"):
+        notes.append("palette, converted to RGB")
+    elif mode not in ("RGB", *decoding.WIDE):
+        notes.append(f"{mode}, converted to RGB")
+    if decoded.orientation != 1:
+        notes.append("turned as its EXIF orientation says")
+    pixels, more = _to_rgb(decoded.upright, name_of(source))
+    return Read(pixels, (*notes, *more), decoded.orientation)
 
 
 def to_rgb(image: Image.Image) -> Array:
-    """(H, W, 3) uint8 of a PIL picture in any mode; transparency is laid over black.
+    """(H, W, 3) uint8 sRGB of a PIL image in any mode; transparency is laid over black.
 
     Raises:
-        InputError: values beyond 16 bits.
+        InputError: values that are no levels, see `decoding.eight_bit`.
     """
-    image = _eight_bit(image)
-    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
+    return _to_rgb(image, "the image")[0]
+
+
+def _to_rgb(image: Image.Image, name: str) -> tuple[Array, list[str]]:
+    image, narrowed = decoding.eight_bit(image, name)
+    transparent = image.has_transparency_data
+    if transparent:
         image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return np.array(image.convert("RGB"))
-
-
-LEVELS = "grey levels from 0 (background) to 255 (object)"
+    elif image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
+    image, converted = decoding.to_srgb(image)
+    if transparent:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB")), [note for note in (narrowed, converted) if note]
 
 
 def read_mask(source: Source) -> Array:
@@ -155,14 +172,29 @@ def read_mask(source: Source) -> Array:
         (H, W) uint8, object above 127.
 
     Raises:
-        InputError: as `read_map`, or its levels are 0 and 1, and all of it would be background.
+        InputError: as `read_map`, or not black, and yet all of it would be background.
     """
-    mask = read_map(source)
-    if mask.max() == 1:
+    return load_mask(source).pixels
+
+
+def load_mask(source: Source) -> Read:
+    """`read_mask`, with what was converted."""
+    mask = load_map(source)
+    if 0 < mask.pixels.max() <= MASK_THRESHOLD:
         raise InputError(
-            f"{_name(source)}: levels 0 and 1", expected=LEVELS, fix="multiply them by 255"
+            f"{name_of(source)}: levels {_listed(np.unique(mask.pixels))}, none above "
+            f"{MASK_THRESHOLD}",
+            expected=LEVELS,
+            fix="save the object as 255",
         )
     return mask
+
+
+def _listed(levels: Array) -> str:
+    first, last = [str(level) for level in levels[:LISTED_LEVELS]], str(levels[-1])
+    if len(levels) > LISTED_LEVELS:
+        return f"{', '.join(first)} ... {last}"
+    return f"{', '.join(first[:-1])} and {last}" if len(levels) > 1 else f"{last} alone"
 
 
 def read_map(source: Source) -> Array:
@@ -172,57 +204,82 @@ def read_map(source: Source) -> Array:
         (H, W) uint8.
 
     Raises:
-        InputError: as `read_image`, or the file has colours, which say nothing of a mask.
+        InputError: as `read_image`; or colours, or levels beside transparency, which say nothing
+            of a mask.
     """
-    with _opened(source) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image))
-        if upright.mode in ("1", "L"):
-            return np.array(upright.convert("L"))
-        colours = np.array(upright.convert("RGB"))
-        if (colours != colours[..., :1]).any():
-            raise InputError(
-                f"{_name(source)}: a mask in colours (mode {upright.mode})",
-                expected=LEVELS,
-                fix="convert it to a grey picture",
-            )
-        return np.ascontiguousarray(colours[..., 0])
+    return load_map(source).pixels
 
 
-def read_size(source: Source) -> tuple[int, int]:
-    """(height, width), EXIF orientation applied, from the header.
-
-    A PNG whose header has no EXIF is decoded: it may follow the pixels.
-    """
-    with _opened(source) as image:
-        width, height = image.size
-        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+def load_map(source: Source) -> Read:
+    """`read_map`, with what was converted."""
+    decoded, name = decoding.decode(source), name_of(source)
+    image, narrowed = decoding.eight_bit(decoded.upright, name)
+    grey, found = _without_colour(*_without_transparency(image, name), name)
+    notes = [note for note in (*decoded.notes, narrowed, *found) if note]
+    return Read(np.array(grey), tuple(notes), decoded.orientation)
 
 
-def oddities(path: Path) -> list[str]:
-    """What `read_image` converts in this file, in words; empty for an ordinary RGB picture."""
-    with _opened(path) as image:
-        found = []
-        if image.mode in _SIXTEEN_BIT:
-            found.append("16-bit, brought to 8 bits")
-        elif image.mode in ("1", "L", "LA"):
-            found.append("grey, copied to three channels")
-        elif image.mode in ("P", "PA"):
-            found.append("palette, converted to RGB")
-        elif image.mode != "RGB":
-            found.append(f"{image.mode}, converted to RGB")
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            found.append("turned as its EXIF orientation says")
-        return found
+def _without_transparency(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+    """The image that holds a mask: where only the transparency says anything, that is the mask."""
+    if not image.has_transparency_data:
+        return image, []
+    image = image.convert("RGBA")
+    *colours, alpha = image.split()
+    if alpha.getextrema() in ((255, 255), (0, 0)):
+        return image.convert("RGB"), []
+    if all(low == high for low, high in (channel.getextrema() for channel in colours)):
+        return alpha, ["in one colour, its transparency taken as the mask"]
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    if np.asarray(image.convert("RGB"))[np.asarray(alpha) == 0].any():
+        raise InputError(
+            f"{name}: levels and transparency that say different things",
+            expected=LEVELS,
+            fix="save the mask without transparency",
+        )
+    return Image.alpha_composite(black, image).convert("RGB"), ["transparency laid over black"]
+
+
+def _without_colour(
+    image: Image.Image, notes: list[str], name: str
+) -> tuple[Image.Image, list[str]]:
+    """The image in mode L, when it is grey but for a trace of colour."""
+    if image.mode in ("1", "L"):
+        return image.convert("L"), notes
+    colours = image.convert("RGB")
+    channels = np.asarray(colours)
+    spread = channels.max(2) - channels.min(2)
+    if spread.max() > TRACE_OF_COLOUR:
+        raise InputError(
+            f"{name}: a mask in colours (mode {image.mode})",
+            expected=LEVELS,
+            fix="convert it to a grey image",
+        )
+    if spread.any():
+        share = np.count_nonzero(spread) / spread.size
+        notes = [*notes, f"a trace of colour on {share:.1%} of the pixels, made grey"]
+    return colours.convert("L"), notes
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Picture files directly in `folder`, sorted by name; hidden files are left out."""
+    """Image files directly in `folder`, sorted by name; hidden files are left out."""
+    return sorted(path for path in folder.iterdir() if _is_listed(path) and _is_image(path))
+
+
+def find_others(folder: Path) -> list[Path]:
+    """What else is in `folder`, sorted by name, and neither hidden nor a folder."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if _is_listed(path) and not path.is_dir() and not _is_image(path)
     )
+
+
+def _is_listed(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def pad(array: Array, placement: Placement) -> Array:
@@ -297,32 +354,6 @@ def encode_jpeg(array: Array, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary name beside it, then a rename, on a disk.
-
-    Raises:
-        OutputError: the disk is full, or the folder cannot be written to.
-    """
-    if addresses.is_remote(path):
-        addresses.put(path, data)
-        return
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # what failed first is the message that counts
-            temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: {error.strerror}",
-            fix="free space or choose a writable folder, then run again",
-        ) from error
-
-
 def write_png(path: Path, array: Array) -> None:
-    """`encode_png`, then `write_bytes`."""
-    write_bytes(path, encode_png(array))
+    """`encode_png`, then `addresses.write_bytes`."""
+    addresses.write_bytes(path, encode_png(array))

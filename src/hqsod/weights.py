@@ -17,8 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hqsod.addresses import write_bytes
 from hqsod.errors import InputError, WeightsError
-from hqsod.images import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,6 +16,7 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from hqsod import addresses
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import NAME
 from hqsod.errors import OutputError
 
@@ -42,7 +43,7 @@ class Home:
     def save_now(self) -> None:
         """Put the manifest back."""
         start = monotonic()
-        addresses.put(self._dest / NAME, (self.folder / NAME).read_bytes())
+        addresses.write_bytes(self._dest / NAME, (self.folder / NAME).read_bytes())
         end = monotonic()
         self._next = end + max(SECONDS, (end - start) / LARGEST_SHARE)
 
@@ -56,6 +57,8 @@ def open_home(dest: Path) -> Iterator[Home]:
     """
     if not addresses.is_remote(dest):
         with _sole_run(dest):
+            for folder in (dest, dest / IMAGES, dest / MASKS, dest / REFINED):
+                addresses.sweep(folder, age=0)
             yield Home(dest, dest)
         return
     with TemporaryDirectory(prefix="hqsod-") as name:

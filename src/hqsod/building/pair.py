@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from hqsod import images
-from hqsod.addresses import read_bytes
+from hqsod.addresses import read_bytes, write_bytes
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.recipes import SCALE, BuildSettings
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
@@ -102,26 +102,9 @@ def read(pair: Pair, canvas: int | None) -> PairPixels:
         InputError: one cannot be used, their sizes differ, or they do not fit the canvas.
     """
     watch = Stopwatch()
-    image, mask = watch("read", read_pixels, pair)
+    image, mask, notes = watch("read", images.read_pair, pair)
     placement = find_placement(mask.shape, canvas, str(pair.image))
-    notes = "; ".join(f"{pair.image}: {oddity}" for oddity in images.oddities(pair.image))
-    return PairPixels(image, mask, placement, notes, watch)
-
-
-def read_pixels(pair: Pair) -> tuple[Array, Array]:
-    """The photograph, (H, W, 3) uint8, and its mask, (H, W) uint8.
-
-    Raises:
-        InputError: one cannot be used, or their sizes differ.
-    """
-    image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
-    if image.shape[:2] != mask.shape:
-        raise InputError(
-            f"{pair.mask}: {mask.shape[1]} x {mask.shape[0]} pixels",
-            expected=f"the size of {pair.image.name}, {image.shape[1]} x {image.shape[0]}",
-            fix="resize the mask or mend the pair",
-        )
-    return image, mask
+    return PairPixels(image, mask, placement, "; ".join(map(str, notes)), watch)
 
 
 def build_pair(
@@ -178,7 +161,7 @@ def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]
     written = {}
     for layer, array in layers.items():
         name, data = f"{layer}/{stem}.png", images.encode_png(array)
-        images.write_bytes(folder / name, data)
+        write_bytes(folder / name, data)
         written[layer] = File(name, hashlib.sha256(data).hexdigest(), len(data))
     return written
 

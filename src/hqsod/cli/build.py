@@ -228,10 +228,10 @@ def refine(
     precision: Precision = "auto",
 ) -> None:
     """Refine masks at their own size, without building a data set."""
-    from hqsod.building.pair import read_pixels
     from hqsod.building.recipes import choose_recipe
     from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each
+    from hqsod.images import read_pair
     from hqsod.inference.refiner import load_refiner
     from hqsod.types import Pair
 
@@ -247,8 +247,8 @@ def refine(
 
     work = Work(
         "refining",
-        lambda path: read_pixels(pair_of[path]),
-        lambda pairs: [engine(image, mask) for image, mask in pairs],
+        lambda path: read_pair(pair_of[path]),
+        lambda pairs: [engine(pair.image, pair.mask) for pair in pairs],
         {out: lambda _, refined: refined},
         beside=[pair.image for pair in pairs],
     )

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hqsod import __version__, images
+from hqsod.addresses import write_bytes
 from hqsod.dataset.citations import CITATIONS
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
@@ -54,9 +55,9 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
         _card(folder.resolve().name, records, recipes),
         review,
     )
-    images.write_bytes(card, "\n".join(section for section in sections if section).encode())
+    write_bytes(card, "\n".join(section for section in sections if section).encode())
     if built:
-        images.write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
+        write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
     return card, sheet
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +123,8 @@ def _folders(root: Path, layout: Layout) -> tuple[Path, Path] | None:
 
 
 def _match(layout: str, images: list[Path], masks: list[Path]) -> Found:
-    image_of, doubled_images = _by_stem(images)
-    mask_of, doubled_masks = _by_stem(masks)
+    image_of, doubled_images = by_stem(images)
+    mask_of, doubled_masks = by_stem(masks)
     pairs = tuple(Pair(s, image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of))
     alone = [image_of[s] for s in sorted(image_of.keys() - mask_of)]
     alone += [mask_of[s] for s in sorted(mask_of.keys() - image_of)]
@@ -145,12 +146,8 @@ def _flat(source: Path) -> Found:
     return _match("flat layout", photographs, masks)
 
 
-def _by_stem(files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
+def by_stem(files: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """The first file of each stem, in order, and the further files of a stem seen before."""
     first: dict[str, Path] = {}
-    doubled = []
-    for file in files:
-        if file.stem in first:
-            doubled.append(file)
-        else:
-            first[file.stem] = file
+    doubled = [file for file in files if first.setdefault(file.stem, file) != file]
     return first, doubled

@@ -138,9 +138,7 @@ def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Path]]:
     files = find_images(folder)
     if not files:
         raise InputError(f"{folder}: no images in it", expected=f"a folder of {what}")
-    first: dict[str, Path] = {}
-    doubled = [file for file in files if first.setdefault(file.stem, file) != file]
-    return first, doubled
+    return layouts.by_stem(files)
 
 
 def _photographs(masks: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod import images
+from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import hold_out
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
@@ -156,7 +156,7 @@ def _open_state(folder: Path, form: str) -> dict[str, str]:
 
 def _save_state(folder: Path, form: str, shards: dict[str, str]) -> None:
     text = json.dumps({"format": form, "shards": shards}, indent=1, sort_keys=True)
-    images.write_bytes(folder / STATE, text.encode())
+    write_bytes(folder / STATE, text.encode())
 
 
 def _require_no_links(folder: Path, name: str) -> None:

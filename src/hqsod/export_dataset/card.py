@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hqsod import __version__, images
+from hqsod import __version__
+from hqsod.addresses import write_bytes
 from hqsod.dataset.card import CARD, front_matter, without_front_matter
 from hqsod.export_dataset.formats import FORMATS
 
@@ -58,4 +59,4 @@ def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks
         f"What follows is the card of the data set that this was exported from.\n\n"
         f"{without_front_matter(body)}",
     )
-    images.write_bytes(folder / CARD, "\n\n".join(sections).encode())
+    write_bytes(folder / CARD, "\n\n".join(sections).encode())

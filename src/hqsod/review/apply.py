@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod import images
+from hqsod.addresses import write_bytes
 from hqsod.dataset import card
 from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, version_path
 from hqsod.dataset.folders import FINAL_FOLDER
@@ -89,7 +90,7 @@ def _write(dest: Path, record: Record, version: str) -> bool:
         data = _read(source)
     if target.is_file() and target.read_bytes() == data:
         return False
-    images.write_bytes(target, data)
+    write_bytes(target, data)
     return True
 
 

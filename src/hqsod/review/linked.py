@@ -14,12 +14,12 @@ from pathlib import Path
 from hqsod import images
 from hqsod.dataset.decisions import CORRECTED, LATER, REJECT
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
-from hqsod.dataset.layouts import inspect
+from hqsod.dataset.layouts import by_stem, inspect
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.images import Array
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
+from hqsod.types import Pair
 
 RECIPE = "linked folders"
 SETTINGS = {"recipe": RECIPE, "upscaler": "none", "refiner": "none"}
@@ -66,7 +66,7 @@ def link(
             expected="a folder that can be written to",
             fix="name another folder for the decisions",
         ) from error
-    others = {name: _by_stem(folder) for name, folder in candidates.items()}
+    others = {name: by_stem(images.find_images(folder))[0] for name, folder in candidates.items()}
     work = [
         {IMAGES: pair.image, MASKS: pair.mask}
         | {name: files[pair.stem] for name, files in others.items() if pair.stem in files}
@@ -87,10 +87,6 @@ def _link(link: Path, folder: Path) -> None:
             fix="name another folder for the decisions",
         )
     link.symlink_to(folder.resolve(), target_is_directory=True)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in reversed(images.find_images(folder))}
 
 
 def _record_all(dest: Path, stems: list[str], work: list[dict[str, Path]]) -> tuple[str, ...]:
@@ -123,11 +119,15 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
         return None
     sources = {"image": outputs[IMAGES], "mask": outputs[MASKS]}
     try:
-        image = images.read_image(files[IMAGES])
-        masks = [_mask(path, image) for name, path in files.items() if name != IMAGES]
+        photograph = images.load_image(files[IMAGES])
+        masks = [
+            images.match_pair(Pair(stem, files[IMAGES], path), photograph, images.load_mask(path))
+            for name, path in files.items()
+            if name != IMAGES
+        ]
     except InputError as error:
         return Record(stem, "rejected", key, sources, notes=str(error))
-    quality = judge(image, masks[0], masks[min(1, len(masks) - 1)])
+    quality = judge(photograph.pixels, masks[0].mask, masks[min(1, len(masks) - 1)].mask)
     return Record(
         stem=stem,
         status="built",
@@ -143,14 +143,3 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
 def _file(name: str, path: Path) -> File:
     data = path.read_bytes()
     return File(f"{name}/{path.name}", hashlib.sha256(data).hexdigest(), len(data))
-
-
-def _mask(path: Path, image: Array) -> Array:
-    mask = images.read_mask(path)
-    if mask.shape != image.shape[:2]:
-        raise InputError(
-            f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels",
-            expected=f"the size of its photograph, {image.shape[1]} x {image.shape[0]}",
-            fix="resize the mask or mend the pair",
-        )
-    return mask

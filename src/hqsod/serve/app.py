@@ -22,8 +22,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from hqsod import __version__
+from hqsod.decoding import FORMATS
 from hqsod.errors import HqsodError, InputError
-from hqsod.images import FORMATS
 from hqsod.predict import Predictor
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Limits, Service

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hqsod.addresses import write_bytes
 from hqsod.errors import WeightsError
-from hqsod.images import encode_jpeg, write_bytes
+from hqsod.images import encode_jpeg
 from hqsod.training.task import Validation
 
 if TYPE_CHECKING:

@@ -73,12 +73,10 @@ class DamagedMasks:
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
         """`image` (crop, crop, 3), `mask` and `truth` (crop, crop, 1), uint8."""
-        pair = self.pairs[index]
-        truth = images.binarise(images.read_mask(pair.mask))
+        image, mask, _ = images.read_pair(self.pairs[index])
+        truth = images.binarise(mask)
         mask = self._damaged(truth, random)
-        image, mask, truth = _crop(
-            [images.read_image(pair.image), mask, truth], self.damage, random
-        )
+        image, mask, truth = _crop([image, mask, truth], self.damage, random)
         if random.random() < 0.5:
             image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
         image = self._worn(recolour(image, self.damage.colour, random), random)
@@ -156,10 +154,11 @@ def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[C
         intact: leave out the damage; the masks are only enlarged.
     """
     for pair in pairs:
-        truth = images.binarise(images.read_mask(pair.mask))
+        image, mask, _ = images.read_pair(pair)
+        truth = images.binarise(mask)
         mask = enlarge(truth, FACTOR)
         if not intact:
             digest = hashlib.sha256(pair.stem.encode()).digest()
             random = np.random.default_rng(list(digest))
             mask = perturb(mask, truth, random.uniform(*TARGET), random)
-        yield Case(pair.stem, images.read_image(pair.image), mask, truth)
+        yield Case(pair.stem, image, mask, truth)

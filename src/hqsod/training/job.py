@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 
 from hqsod import weights
+from hqsod.addresses import write_bytes
 from hqsod.errors import SettingsError, TrainingError, WeightsError
-from hqsod.images import write_bytes
 from hqsod.inference.devices import choose_device, choose_precision
 from hqsod.models.purnet import PurNet, build_purnet
 from hqsod.training import loop

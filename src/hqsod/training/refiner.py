@@ -126,11 +126,7 @@ def find_usable(
     usable, rejected = [], {}
     for pair in find_pairs(folder, image_folder, mask_folder):
         try:
-            image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
-            if image.shape[:2] != mask.shape:
-                raise InputError(
-                    f"{pair.mask}: {mask.shape}", expected=f"the picture's {image.shape[:2]}"
-                )
+            images.read_pair(pair)
             usable.append(pair)
         except InputError as error:
             rejected[pair.stem] = str(error)

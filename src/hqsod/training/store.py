@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hqsod import images, weights
+from hqsod.addresses import write_bytes
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.manifest import Manifest
@@ -209,7 +210,7 @@ def _fill(
                     rejected[source.pairs[int(row)].stem] = str(made)
                     bar.note(f"left out: {made}")
                 bar.advance()
-            images.write_bytes(reasons, json.dumps(rejected, indent=1).encode())
+            write_bytes(reasons, json.dumps(rejected, indent=1).encode())
             files.mark(chunk, states)
     return rejected
 
@@ -296,11 +297,7 @@ def read_example(pair: Pair, placement: Placement | None, size: int, superpixels
     Raises:
         InputError: a file that cannot be read, or sizes that differ.
     """
-    image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
-    if image.shape[:2] != mask.shape:
-        raise InputError(
-            f"{pair.mask}: {mask.shape}", expected=f"{image.shape[:2]} as {pair.image.name}"
-        )
+    image, mask, _ = images.read_pair(pair)
     published = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
     labels = read_superpixels(published) if published.is_file() else None
     if labels is not None and labels.shape != mask.shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hqsod.addresses import write_bytes
 from hqsod.errors import SettingsError
 from hqsod.evaluate.report.page import html_page
 from hqsod.evaluate.report.published import load_published
@@ -16,7 +17,6 @@ from hqsod.evaluate.report.results import (
     Unscored,
 )
 from hqsod.evaluate.report.tables import images_csv, latex, scores_csv, terminal_table
-from hqsod.images import write_bytes
 
 __all__ = [
     "DatasetScores",
