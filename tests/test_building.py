@@ -26,11 +26,13 @@ from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES, choose_recipe
 from hqsod.cli import app, main
 from hqsod.dataset import card
+from hqsod.dataset.contact_sheet import CELL
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME, Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
 from hqsod.inference.refiner import GuidedRefiner
+from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.models.purnet import build_purnet
 from hqsod.weights import save as save_weights
 from tests.conftest import random_picture, save, write_pair
@@ -320,6 +322,28 @@ def test_upscale_and_refine_run_alone(source: Path, tmp_path: Path):
     assert isinstance(answer.exception, OutputError)  # the photographs are read as well
     assert kept == {file.name: file.read_bytes() for file in (source / "images").iterdir()}
     assert "0 made, 4 kept" in CliRunner().invoke(app, [*masks, "--refiner", "guided"]).stdout
+
+
+@pytest.mark.parametrize("refiner", ["guided", "untrained"])
+def test_what_refining_changed_is_said(source: Path, tmp_path: Path, refiner: str):
+    """By the command and the card, and close by on the sheet; nothing at all is a warning."""
+    path = tmp_path / "untrained.safetensors"
+    save_weights(path, ContourRefiner((8, 12)).state_dict(), {})
+    command = ["build", str(source), str(tmp_path / "dest"), "--canvas", "256", *FILTERS]
+    named = "guided" if refiner == "guided" else str(path)
+    answer = CliRunner().invoke(app, [*command, "--refiner", named])
+    assert answer.exit_code == 0, answer.output
+    text = (tmp_path / "dest" / card.CARD).read_text("utf-8")
+    told = "efining changed 4 of 4 masks" if refiner == "guided" else "efining changed none of 4"
+    assert told in answer.output
+    assert told in text
+    assert f"({card.SHEET})" in text
+    assert ("warning" in answer.output) is (refiner == "untrained")
+    assert images.read_size(tmp_path / "dest" / card.SHEET)[1] == 6 * CELL
+    if refiner == "untrained":
+        made = digests(tmp_path / "dest")
+        stems = [pair.stem for pair in find_pairs(source)]
+        assert all(made[f"masks/{x}.png"] == made[f"hq-masks/{x}.png"] for x in stems)
 
 
 def test_masks_are_judged_by_a_network_of_ones_own(source: Path, tmp_path: Path):

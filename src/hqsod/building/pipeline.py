@@ -21,6 +21,7 @@ from hqsod.building.recipes import BuildSettings
 from hqsod.dataset import card
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Manifest, Record
+from hqsod.dataset.refining import Refining, summarise
 from hqsod.errors import InputError
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
@@ -35,6 +36,7 @@ class Summary:
         kept: pairs that were up to date.
         rejected: stems of the pairs that could not be built.
         flagged: stems in the data set whose refined mask a person should look at.
+        refining: what refining did to the masks in the data set; None without a refiner.
         left: stems in the data set that are no longer among the pairs; they stay as they are.
         card: the data set's README.
         sheet: its contact sheet.
@@ -44,6 +46,7 @@ class Summary:
     kept: int
     rejected: tuple[str, ...]
     flagged: tuple[str, ...]
+    refining: Refining | None
     left: tuple[str, ...]
     card: Path
     sheet: Path
@@ -76,6 +79,7 @@ def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
         kept=len(pairs) - built - len(failed),
         rejected=tuple(failed),
         flagged=tuple(record.stem for record in records if record.flagged),
+        refining=summarise(records),
         left=tuple(sorted({record.stem for record in records} - {pair.stem for pair in pairs})),
         card=card_path,
         sheet=sheet,

@@ -129,6 +129,9 @@ def build(
         f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
         f"{len(summary.flagged)} flagged"
     )
+    if summary.refining is not None:
+        warning = "" if summary.refining.changed else "warning: "
+        typer.echo(f"{warning}{summary.refining}", err=bool(warning))
     if summary.left:
         typer.echo(
             f"in {dest} but no longer in {source}, kept as they are: "

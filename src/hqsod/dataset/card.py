@@ -7,25 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
 from hqsod import __version__, images
 from hqsod.addresses import write_bytes
+from hqsod.dataset import refining
 from hqsod.dataset.citations import CITATIONS
+from hqsod.dataset.contact_sheet import ROWS, contact_sheet
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import Manifest, Record
-from hqsod.errors import InputError
-from hqsod.images import Array
 from hqsod.weights import WeightFile, registry
 
 CARD, SHEET = "README.md", "contact-sheet.jpg"
-LAYERS = (IMAGES, MASKS, REFINED)
-ROWS = 12  # pairs on the contact sheet: half the most doubtful, half spread over the rest
-CELL = 300  # pixels a side
-CAPTION = 24  # pixels below each row
-FLAG_COLOUR, TEXT_COLOUR, PAPER = (214, 40, 57), (30, 30, 30), (255, 255, 255)
 
 # The hub's names for how large a data set is, from the largest number of pairs down.
 SIZES = (
@@ -57,7 +49,7 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     )
     write_bytes(card, "\n".join(section for section in sections if section).encode())
     if built:
-        write_bytes(sheet, images.encode_jpeg(_contact_sheet(folder, built)))
+        write_bytes(sheet, images.encode_jpeg(contact_sheet(folder, built)))
     return card, sheet
 
 
@@ -95,6 +87,7 @@ def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]
         f"rejected, {sum(record.flagged for record in built)} flagged: look at those before you "
         "train on them.",
         _layout(built),
+        _refining(built),
         _loading(built),
         *(_recipe(recipe) for recipe in recipes),
         _flagged(built),
@@ -129,9 +122,17 @@ def _layout(built: Sequence[Record]) -> str:
             *rows,
             "- `manifest.sqlite`: for each pair its sources, placement on the canvas, hashes, "
             "timings and quality figures",
-            f"- `{SHEET}`: a look at {min(ROWS, len(built))} of them",
+            f"- `{SHEET}`: a look at {min(ROWS, len(built))} of them, whole and close by",
         ]
     )
+
+
+def _refining(built: Sequence[Record]) -> str:
+    summary = refining.summarise(built)
+    if summary is None:
+        return ""
+    told = str(summary)
+    return f"## Refining\n\n{told[0].upper()}{told[1:]}.\n\n![where each changed most]({SHEET})"
 
 
 def _loading(built: Sequence[Record]) -> str:
@@ -191,48 +192,3 @@ def _review(folder: Path, home: Path, built: Sequence[Record]) -> str:
         "the decisions: as decided; undecided ones refined, or upscaled where flagged; rejected "
         "pairs left out.\n"
     )
-
-
-def _contact_sheet(folder: Path, built: Sequence[Record]) -> Array:
-    """Rows of picture, mask and refined mask; flagged ones stand first, framed in red."""
-    rows = [_row(folder, record) for record in _choose(built)]
-    return np.asarray(np.vstack([_titles(), *rows]), np.uint8)
-
-
-def _titles() -> Array:
-    titles = Image.new("RGB", (len(LAYERS) * CELL, CAPTION), PAPER)
-    for column, layer in enumerate(LAYERS):
-        position = (column * CELL + 8, 3)
-        ImageDraw.Draw(titles).text(position, layer, TEXT_COLOUR, ImageFont.load_default(15))
-    return np.asarray(titles)
-
-
-def _choose(built: Sequence[Record]) -> list[Record]:
-    by_trust = sorted(built, key=lambda record: (record.score is None, record.score, record.stem))
-    if len(by_trust) <= ROWS:
-        return by_trust
-    doubtful, rest = by_trust[: ROWS // 2], by_trust[ROWS // 2 :]
-    spread = np.linspace(0, len(rest) - 1, ROWS - len(doubtful)).astype(int)
-    return doubtful + [rest[index] for index in spread]
-
-
-def _row(folder: Path, record: Record) -> Array:
-    sheet = Image.new("RGB", (len(LAYERS) * CELL, CELL + CAPTION), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, layer in enumerate(layer for layer in LAYERS if layer in record.outputs):
-        try:
-            array = images.read_image(folder / record.outputs[layer].path)
-        except InputError:  # damaged, or of a pair that left SOURCE and was deleted by hand
-            draw.text((column * CELL + 8, CELL // 2), "cannot be read", FLAG_COLOUR)
-            continue
-        cell = Image.fromarray(array)
-        cell.thumbnail((CELL - 4, CELL - 4), Image.Resampling.BOX)
-        left = column * CELL + (CELL - cell.width) // 2
-        sheet.paste(cell, (left, (CELL - cell.height) // 2))
-    trust = "" if record.score is None else f"  trust {record.score:.2f}"
-    caption = f"{record.stem}{trust}{'  FLAGGED' if record.flagged else ''}"
-    colour = FLAG_COLOUR if record.flagged else TEXT_COLOUR
-    draw.text((8, CELL + 3), caption, fill=colour, font=ImageFont.load_default(15))
-    if record.flagged:
-        draw.rectangle((0, 0, sheet.width - 1, sheet.height - 1), outline=FLAG_COLOUR, width=3)
-    return np.asarray(sheet)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import cv2
 import numpy as np
 
+from hqsod.dataset.refining import redrawn
 from hqsod.images import Array
 from hqsod.metrics.regions import mask_iou
 from hqsod.quality import contour
@@ -52,10 +53,12 @@ class Change:
     Attributes:
         iou: intersection over union of the two, 0 to 1.
         fog: undecided pixels away from the contour, as a share of the object's area.
+        redrawn: pixels that changed sides, as a share of those near the contour.
     """
 
     iou: float
     fog: float
+    redrawn: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def judge(
     small, before, after = (contour.reduce(array) for array in (image, upscaled, refined))
     mask = after > MASK_THRESHOLD
     figures = contour.examine(small, mask)
-    change = Change(mask_iou(before > MASK_THRESHOLD, mask), _fog(after, mask))
+    overlap = mask_iou(before > MASK_THRESHOLD, mask)
+    change = Change(overlap, _fog(after, mask), redrawn(upscaled, refined))
     agreement = None
     if prediction is not None:
         size = (mask.shape[1], mask.shape[0])
