@@ -9,6 +9,7 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from time import thread_time
 
 import numpy as np
 import pytest
@@ -184,3 +185,57 @@ def test_a_mask_of_levels_0_and_1_is_refused(tmp_path: Path):
         images.read_mask(tmp_path / "mask.png")
     save(tmp_path / "mask.png", 0 * mask)
     assert not images.read_mask(tmp_path / "mask.png").any()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    length, check = struct.pack(">I", len(data)), struct.pack(">I", zlib.crc32(kind + data))
+    return length + kind + data + check
+
+
+def many_scans(side: int, scans: int) -> bytes:
+    """A progressive JPEG with its last scan repeated, which libjpeg decodes over and over."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 77).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
+
+
+def many_segments(count: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG")
+    return buffer.getvalue()[:2] + b"\xff\xe5\x00\x02" * count + buffer.getvalue()[2:]
+
+
+def many_chunks(count: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0\0"))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") * count + pixels
+
+
+def many_runs(count: int) -> bytes:
+    """A BMP of empty runs, which Pillow decodes in Python, two bytes at a time."""
+    sizes = (40, 3000, 3000, 1, 8, 1, 2 * count, 0, 0, 256, 0)
+    start = struct.pack("<IHHI", 1078 + 2 * count, 0, 0, 1078)
+    return b"BM" + start + struct.pack("<IiiHHIIiiII", *sizes) + bytes(1024 + 2 * count)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [many_scans(1500, 1000), many_segments(10**6), many_chunks(10**6), many_runs(10**6)],
+    ids=["scans", "segments", "chunks", "runs"],
+)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_small_file_cannot_ask_for_hours(data, on_disk, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(images, "DECODE_SECONDS", 0.05)
+    (tmp_path / "x").write_bytes(data)
+    start = thread_time()
+    with pytest.raises(InputError, match="within 0.05 s of processor time"):
+        images.read_image(tmp_path / "x" if on_disk else io.BytesIO(data))
+    assert thread_time() - start < 0.5
+
+
+def test_an_open_file_stays_open_and_its_owners():
+    source = io.BytesIO(images.encode_png(random_picture((40, 30))))
+    assert images.read_size(source) == (40, 30)
+    source.seek(0)
+    assert images.read_map(source).shape == (40, 30)

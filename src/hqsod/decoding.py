@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
+from time import thread_time
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -30,6 +31,10 @@ SUFFIXES = frozenset(
     | {".heic", ".heif"}
 )
 MAX_PIXELS = 64_000_000  # 8000 x 8000: an image that needs about 200 MB once decoded
+# Processor time in which a file must be decoded: ten times what the slowest ordinary one takes. A
+# small file can ask for hours (a progressive JPEG of thousands of scans, millions of empty chunks).
+DECODE_SECONDS = 10.0
+BLOCK = 4096  # bytes that a decoder reads at once; between two blocks it can be ended
 MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
@@ -111,7 +116,7 @@ def name_of(source: Source) -> str:
 def _without_bad_metadata(source: Source, most: int) -> Decoded:
     try:
         return _decode(source, most)
-    except FileNotFoundError:
+    except (FileNotFoundError, TimeoutError):
         raise
     except _ERRORS:
         plain = _without_metadata(_bytes(source))
@@ -144,15 +149,45 @@ def _require_sixteen_bits(image: Image.Image, name: str) -> None:
         )
 
 
+class _Timed(io.BufferedReader):
+    """A file that can be read for as long as `DECODE_SECONDS` allow."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self._until = thread_time() + DECODE_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or all of the file where no size is given."""
+        if thread_time() > self._until:
+            raise TimeoutError(f"not decoded within {DECODE_SECONDS:g} s of processor time")
+        return super().read(size)
+
+
+@contextmanager
+def _timed(source: Source) -> Iterator[_Timed]:
+    """The source as a file that ends decoding in time; one that was open stays open."""
+    found = _openable(source)
+    raw = found.open("rb", buffering=0) if isinstance(found, Path) else found
+    file = _Timed(cast(io.RawIOBase, raw))
+    try:
+        yield file
+    finally:
+        if raw is found:
+            file.detach()
+        else:
+            file.close()
+
+
 @contextmanager
 def _opened(source: Source, most: int) -> Iterator[Image.Image]:
-    with Image.open(_openable(source), formats=_formats()) as image:
+    with _timed(source) as file, Image.open(file, formats=_formats()) as image:
         if image.width * image.height > most or max(image.size) > MAX_SIDE:
             raise InputError(
                 f"{name_of(source)}: {image.width} x {image.height} pixels",
                 expected=f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
                 fix="scale it down first",
             )
+        image.decodermaxblock = BLOCK
         yield image
 
 
