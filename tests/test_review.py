@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +15,26 @@ from hqsod import images
 from hqsod.dataset.decisions import Decisions, OvertakenError, chosen
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.review import tiles
+from hqsod.review import tiles, words
+from hqsod.review.apply import apply
 from hqsod.review.linked import link
 from tests.built import built, disc, many, photograph, record, write_pair
 
 pytest.importorskip("fastapi", reason="the review extra is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="needs an HTTP client to test with")
 
-from hqsod import server  # noqa: E402 (after the packages it needs were asked for)
-from hqsod.review.app import create_app  # noqa: E402
+from hqsod.review.app import create_app  # noqa: E402 (after the packages it needs were asked for)
+from hqsod.review.data_set import ReviewSet  # noqa: E402
+from hqsod.server import connections  # noqa: E402
+from hqsod.server.guard import Address, Guard  # noqa: E402
 
-LOCAL = server.Address("127.0.0.1", 8765, None)
-REMOTE = server.Address("0.0.0.0", 8765, "secret-token")
+LOCAL = Address("127.0.0.1", 8765, None)
+REMOTE = Address("0.0.0.0", 8765, "secret-token")
 
 
-def client(folder: Path, address: server.Address = LOCAL, largest: int = 10**7):
-    app = server.Guard(create_app(folder, "anna"), address, largest)
+def client(folder: Path, address: Address = LOCAL, largest: int = 10**7):
+    cache = tiles.Cache(folder.parent / "cache")
+    app = Guard(create_app(ReviewSet(folder), "anna", cache), address, largest)
     return testclient.TestClient(app, base_url="http://127.0.0.1:8765")
 
 
@@ -87,7 +92,7 @@ def test_by_figure_and_by_stem(data_set: Path) -> None:
     stems = page.get("/api/pairs", params=by_figure).json()["stems"]
     assert stems == ["pair_0004", "pair_0003", "pair_0002", "pair_0001"]
     assert page.get("/api/pairs", params={"search": "R_0005"}).json()["stems"] == ["pair_0005"]
-    assert page.get("/api/pairs", params={"figure": "x'\"; DROP"}).json()["stems"]  # no such figure
+    assert len(page.get("/api/pairs", params={"figure": "other"}).json()["stems"]) == 6
 
 
 def test_tiles_are_the_pictures_own_pixels(tmp_path: Path) -> None:
@@ -112,6 +117,9 @@ def _file(folder: Path, content: bytes) -> Path:
     return path
 
 
+STAMPS = [f"{number:016x}" for number in range(30)]
+
+
 def test_a_tile_is_made_once(tmp_path: Path) -> None:
     cache = tiles.Cache(tmp_path / "cache")
     calls = []
@@ -127,9 +135,39 @@ def test_a_tile_is_made_once(tmp_path: Path) -> None:
 def test_the_cache_stays_within_its_limit(tmp_path: Path) -> None:
     cache = tiles.Cache(tmp_path / "cache", limit=1000)
     for number in range(30):
-        cache.get(f"{number}", f"{number}", lambda: {f"{number}": bytes(100)})  # noqa: B023 (called at once)
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 1000
-    assert (tmp_path / "cache" / "29").is_file()
+        name = f"{STAMPS[number]}.jpg"
+        cache.get(name, name, lambda: {name: bytes(100)})  # noqa: B023 (called at once)
+        if not number:  # what the cache did not make is neither counted nor removed
+            (tmp_path / "cache" / "film.mp4").write_bytes(bytes(5000))
+    made = list((tmp_path / "cache").glob("*.jpg"))
+    assert 5 <= len(made) <= 10
+    assert tmp_path / "cache" / f"{STAMPS[29]}.jpg" in made
+    assert (tmp_path / "cache" / "film.mp4").is_file()
+
+
+def test_a_data_sets_own_cache_is_neither_believed_nor_cleaned_up(data_set: Path) -> None:
+    films = data_set.parent / "films"
+    films.mkdir()
+    (films / "film.mp4").write_bytes(bytes(100))
+    (data_set / ".review-cache").symlink_to(films, target_is_directory=True)
+    page = client(data_set)
+    card = page.get("/api/cards", params={"stem": "pair_0000"}).json()[0]
+    (films / f"{card['thumbnail']}.jpg").write_bytes(b"another picture")
+    shown = page.get(f"/thumbnails/pair_0000/{card['thumbnail']}.jpg").content
+    assert shown.startswith(b"\xff\xd8")
+    assert len(list(films.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["corrected-masks", "final-masks", ".lock"])
+def test_links_in_the_place_of_its_own_folders_are_refused(data_set: Path, name: str) -> None:
+    other = data_set.parent / "other"
+    images.write_png(other / "pair_0000.png", disc(96, 0.1))
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    (data_set / name).symlink_to(other, target_is_directory=True)
+    job = ReviewSet if name == "corrected-masks" else apply
+    with pytest.raises(OutputError, match="a link to"):
+        job(data_set)
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
 
 
 def test_a_missing_file_costs_only_its_pair(data_set: Path) -> None:
@@ -140,6 +178,17 @@ def test_a_missing_file_costs_only_its_pair(data_set: Path) -> None:
     answer = page.get("/api/pairs/pair_0001")
     assert answer.status_code == 404
     assert "no such file" in answer.json()["error"]
+
+
+def test_a_pair_rejected_meanwhile_costs_only_its_card(data_set: Path) -> None:
+    with Manifest.open(data_set) as manifest:
+        old = manifest.latest()["pair_0001"]
+        manifest.append(replace(old, status="rejected", outputs={}, placement=None))
+    page = client(data_set)
+    stems = ["pair_0000", "pair_0001", "nothing", "pair_0002"]
+    cards = page.get("/api/cards", params={"stem": stems}).json()
+    assert [card["stem"] for card in cards] == ["pair_0000", "pair_0002"]
+    assert page.get("/api/pairs/pair_0001").status_code == 404
 
 
 def test_ten_thousand_records_are_listed_without_growing(tmp_path: Path) -> None:
@@ -182,7 +231,14 @@ def test_of_two_processes_the_later_is_told(data_set: Path) -> None:
         assert [row.who for row in first.history("pair_0000")] == ["bert", "anna"]
 
 
-@pytest.mark.parametrize("choice", ["picture", "corrected", "nonsense"])
+@pytest.mark.parametrize("after", [1, 5, 2**63 - 2, 2**63, -1])
+def test_the_first_decision_is_number_one(data_set: Path, after: int) -> None:
+    page = client(data_set)
+    assert decide(page, "pair_0000", "refined", after).status_code in (409, 422)
+    assert decide(page, "pair_0000", "refined").json()["card"]["number"] == 1
+
+
+@pytest.mark.parametrize("choice", ["picture", "corrected-1", "nonsense"])
 def test_only_what_exists_can_be_chosen(data_set: Path, choice: str) -> None:
     assert decide(client(data_set), "pair_0000", choice).status_code == 404
 
@@ -205,14 +261,49 @@ def test_a_correction_is_a_version_of_its_own(data_set: Path) -> None:
     before = (data_set / "hq-masks/pair_0002.png").read_bytes()
     painted = disc(96, 0.1)
     answer = correct(page, "pair_0002", painted)
-    assert answer.json()["card"]["choice"] == "corrected"
-    kept = images.read_mask(data_set / "corrected-masks/pair_0002.png")
+    assert answer.json()["card"]["choice"] == "corrected-1"
+    kept = images.read_mask(data_set / "corrected-masks/pair_0002-1.png")
     np.testing.assert_array_equal(kept, painted)
     assert (data_set / "hq-masks/pair_0002.png").read_bytes() == before
-    assert "corrected" in page.get("/api/pairs/pair_0002").json()["layers"]
+    assert "corrected-1" in page.get("/api/pairs/pair_0002").json()["layers"]
     assert correct(page, "pair_0002", disc(96, 0.2)).status_code == 409
-    kept = images.read_mask(data_set / "corrected-masks/pair_0002.png")
+    kept = images.read_mask(data_set / "corrected-masks/pair_0002-1.png")
     np.testing.assert_array_equal(kept, painted)
+
+
+def test_a_second_correction_leaves_the_first_one(data_set: Path) -> None:
+    page = client(data_set)
+    correct(page, "pair_0002", disc(96, 0.1))
+    decide(page, "pair_0002", "refined", 1)
+    assert correct(page, "pair_0002", disc(96, 0.2), 2).is_success
+    pair = page.get("/api/pairs/pair_0002").json()
+    assert list(pair["layers"])[-2:] == ["corrected-1", "corrected-3"]
+    assert decide(page, "pair_0002", "corrected-1", 3).json()["card"]["counts_as"] == "corrected-1"
+    kept = images.read_mask(data_set / "corrected-masks/pair_0002-1.png")
+    np.testing.assert_array_equal(kept, disc(96, 0.1))
+    for other in ("corrected-2", "corrected-4", "corrected-../x"):
+        assert decide(page, "pair_0002", other, 4).status_code == 404
+
+
+def test_a_kill_between_a_painted_masks_file_and_its_row_loses_nothing(
+    data_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = client(data_set)
+    correct(page, "pair_0002", disc(96, 0.1))
+    written = images.write_png
+
+    def killed(path: Path, mask: np.ndarray) -> None:
+        written(path, mask)
+        raise EOFError
+
+    monkeypatch.setattr(images, "write_png", killed)
+    with pytest.raises(EOFError):
+        correct(page, "pair_0002", disc(96, 0.2), 1)
+    monkeypatch.undo()
+    assert apply(data_set).counts["corrected"] == 1
+    kept = images.read_mask(data_set / "final-masks/pair_0002.png")
+    np.testing.assert_array_equal(kept, disc(96, 0.1))
+    assert "corrected-2" not in page.get("/api/pairs/pair_0002").json()["layers"]
 
 
 def correct(page, stem: str, mask: np.ndarray, after: int = 0):
@@ -225,15 +316,15 @@ def correct(page, stem: str, mask: np.ndarray, after: int = 0):
 
 
 @pytest.mark.parametrize(
-    ("mask", "words"),
+    ("mask", "reason"),
     [(disc(50, 0.2), "a correction of"), (photograph(96), "a mask in colours")],
 )
 def test_a_correction_that_does_not_fit_is_refused(
-    data_set: Path, mask: np.ndarray, words: str
+    data_set: Path, mask: np.ndarray, reason: str
 ) -> None:
     answer = correct(client(data_set), "pair_0002", mask)
-    assert answer.status_code == 404
-    assert words in answer.json()["error"]
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]
     assert not (data_set / "corrected-masks").exists()
 
 
@@ -246,7 +337,7 @@ def test_a_correction_that_does_not_fit_is_refused(
         ("refined", True, "refined"),
         ("upscaled", False, "upscaled"),
         ("reject", False, None),
-        ("corrected", True, "corrected"),
+        ("corrected-1", True, "corrected-1"),
     ],
 )
 def test_which_version_counts(
@@ -256,6 +347,64 @@ def test_which_version_counts(
         pair = manifest.latest()["pair_0000" if flagged else "pair_0005"]
         decision = decisions.add(pair, "anna", choice, "", 0)
     assert chosen(pair, decision) == counts
+
+
+# ---- odd requests
+
+ODD = ["%00", "%ff", "%ed%a0%80", "..%2f", "'\"", "9" * 300, "2e308", "nan", "\u0663", "-1", ""]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_odd_value_breaks_a_route(data_set: Path, odd: str) -> None:
+    page = client(data_set)  # which raises whatever the server did not answer
+    stamp = page.get("/api/cards?stem=pair_0000").json()[0]["thumbnail"]
+    picture = page.get("/api/pairs/pair_0000").json()["layers"]["picture"]
+    paths = [
+        *(f"/api/pairs?{name}={odd}" for name in ("state", "search", "figure", "at_least", odd)),
+        *(f"/api/cards?stem={odd}", f"/api/pairs/{odd}", f"/{odd}", f"/api/{odd}"),
+        *(f"/thumbnails/{odd}/{stamp}.jpg", f"/thumbnails/pair_0000/{odd}.jpg"),
+        f"/tiles/pair_0000/{odd}/{picture}/0-0-0.png",
+        f"/tiles/pair_0000/picture/{odd}/0-0-0.png",
+        *(f"/tiles/pair_0000/picture/{picture}/{odd}-0-{odd}.png",),
+    ]
+    for path in paths:
+        assert page.get(path).status_code in (200, 404, 405, 422), path
+    for path in (f"/api/pairs/{odd}/decision", f"/api/pairs/{odd}/correction?after={odd}&who=a"):
+        assert page.post(path, content=odd).status_code in (404, 405, 422), path
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choice": "later", "who": "a", "after": NaN}',
+        '{"choice": "later", "who": "a", "after": 1e400}',
+        '{"choice": "later", "who": "a", "after": 9223372036854775808}',
+        '{"choice": "later", "who": "\\ud800", "after": 0}',
+        '{"choice": "\\ud800", "who": "a", "after": 0}',
+        '{"choice": "later", "who": "a", "after": 0, "\\ud800": 1}',
+        '{"choice": "later", "who": "a", "after": 0, "note": "\\udfff"}',
+        "[" * 10_000,
+        "null",
+        "",
+    ],
+)
+def test_no_odd_body_breaks_a_decision(data_set: Path, body: str) -> None:
+    page = client(data_set)
+    headers = {"Content-Type": "application/json"}
+    answer = page.post("/api/pairs/pair_0000/decision", content=body, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert len(answer.json()["error"]) > 10
+    assert page.get("/api/pairs/pair_0000").json()["history"] == []
+
+
+def test_a_figure_that_is_no_number_is_shown_as_none(data_set: Path) -> None:
+    """A manifest from elsewhere may hold what JSON cannot."""
+    with Manifest.open(data_set) as manifest:
+        old = manifest.latest()["pair_0001"]
+        manifest.append(replace(old, quality={"iou": float("nan"), "fog": float("inf")}))
+    page = client(data_set)
+    assert page.get("/api/pairs/pair_0001").status_code == 200
+    assert page.get("/api/pairs?figure=iou").status_code == 200
 
 
 # ---- who is let in
@@ -326,16 +475,16 @@ def test_elsewhere_a_token_is_asked_for(data_set: Path) -> None:
 
 def test_a_token_comes_with_every_address_but_loopback() -> None:
     for host, asked in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)):
-        listening, address = server.listen(host, 0)
+        listening, address = connections.listen(host, 0)
         listening.close()
         assert (address.token is not None) == asked
         assert ("token=" in address.url) == asked
 
 
 def test_a_port_in_use_is_said() -> None:
-    listening, address = server.listen("127.0.0.1", 0)
+    listening, address = connections.listen("127.0.0.1", 0)
     with pytest.raises(SettingsError, match="choose another with --port"):
-        server.listen("127.0.0.1", address.port)
+        connections.listen("127.0.0.1", address.port)
     listening.close()
 
 
@@ -364,7 +513,7 @@ def test_every_answer_says_what_the_page_may_load(data_set: Path) -> None:
 
 def test_neither_the_command_nor_the_server_imports_torch() -> None:
     code = (
-        "import sys, hqsod.cli, hqsod.server, hqsod.review.app, hqsod.review.linked;"
+        "import sys, hqsod.cli, hqsod.server.connections, hqsod.review.app, hqsod.review.linked;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -395,8 +544,31 @@ def test_folders_become_a_data_set(folders: Callable[..., Path], tmp_path: Path)
     pair = page.get("/api/pairs/p0").json()
     assert list(pair["layers"]) == ["picture", "masks", "sam"]
     assert pair["score"] is not None
+    assert pair["counts_as"] == "masks"  # nobody chose the candidate
+    assert [line["name"] for line in pair["quality"] if line["name"].endswith("iou")] == [
+        "candidate_iou"
+    ]
     assert decide(page, "p0", "sam").json()["card"]["counts_as"] == "sam"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gt", "photos", "review", "sam"]
+
+
+def test_poor_candidates_leave_the_masks_trust_as_it_is(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    alone = client(folders()).get("/api/pairs/p0").json()
+    images.write_png(tmp_path / "sam" / "p0.png", disc(80, 0.05, 0.1))
+    with_poor = client(folders(sam=tmp_path / "sam")).get("/api/pairs/p0").json()
+    assert with_poor["layers"].keys() - alone["layers"].keys() == {"sam"}
+    assert with_poor["score"] == alone["score"]
+
+
+def test_figures_say_no_more_than_they_know() -> None:
+    with_figures = replace(record("a", {}, 0.9), quality={"fog": 1.094, "iou": 0.5})
+    said = [(line.words, line.value) for line in words.describe(with_figures)]
+    assert said == [
+        ("Many pixels are neither object nor background", "over 100% of the object undecided"),
+        ("Refining changed much", "50.0% overlap"),
+    ]
 
 
 def test_linking_again_judges_only_what_changed(

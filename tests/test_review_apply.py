@@ -11,8 +11,11 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.dataset import card
-from hqsod.dataset.decisions import Decisions, corrected_path
+from hqsod.dataset.decisions import Decisions
+from hqsod.dataset.folders import CORRECTED_FOLDER
+from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import Manifest
+from hqsod.errors import InputError, OutputError
 from hqsod.review.apply import apply
 from hqsod.review.linked import link
 from tests.built import built, disc, photograph
@@ -31,16 +34,20 @@ def final(folder: Path) -> dict[str, bytes]:
 
 
 def expected(folder: Path, **layers: str) -> dict[str, bytes]:
-    return {f"{stem}.png": (folder / layers[stem] / f"{stem}.png").read_bytes() for stem in layers}
+    names = {stem: f"{stem}-1" if layers[stem] == CORRECTED_FOLDER else stem for stem in layers}
+    return {
+        f"{stem}.png": (folder / layers[stem] / f"{names[stem]}.png").read_bytes()
+        for stem in layers
+    }
 
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
     """Six pairs, the first two flagged; one decision of every kind."""
     folder = built(tmp_path / "set", 6)
-    images.write_png(folder / corrected_path("pair_0004"), disc(96, 0.1))
+    images.write_png(folder / CORRECTED_FOLDER / "pair_0004-1.png", disc(96, 0.1))
     decide(folder, pair_0001="refined", pair_0002="reject", pair_0003="upscaled")
-    decide(folder, pair_0004="corrected", pair_0005="later")
+    decide(folder, pair_0004="corrected-1", pair_0005="later")
     return folder
 
 
@@ -123,3 +130,38 @@ def test_linked_folders_of_any_format(tmp_path: Path) -> None:
     assert apply(folder).counts == {"sam": 1}
     np.testing.assert_array_equal(images.read_mask(folder / "final-masks/a.png"), disc(80, 0.2))
     assert not (folder / "README.md").exists()
+
+
+def test_what_is_no_mask_is_not_copied(data_set: Path) -> None:
+    (data_set / "hq-masks" / "pair_0001.png").write_bytes(b"-----BEGIN PRIVATE KEY-----")
+    done = apply(data_set)
+    assert len(done.failed) == 1
+    assert "pair_0001.png: not a picture" in done.failed[0]
+    assert "pair_0001.png" not in final(data_set)
+
+
+def test_a_version_that_is_not_there_costs_only_its_pair(data_set: Path) -> None:
+    decide(data_set, pair_0003="corrected-../../secret", pair_0004="other")
+    done = apply(data_set)
+    assert [line.partition(";")[0] for line in done.failed] == [
+        "pair_0003: no version is called corrected-../../secret",
+        "pair_0004: no version is called other",
+    ]
+    assert len(final(data_set)) == 3
+
+
+def test_files_of_others_in_the_folder_stay(data_set: Path) -> None:
+    images.write_png(data_set / "final-masks" / "mine.png", disc(96, 0.1))
+    apply(data_set)
+    decide(data_set, pair_0001="reject")
+    assert apply(data_set).removed == 1
+    assert (data_set / "final-masks" / "mine.png").is_file()
+
+
+def test_it_waits_for_nobody_and_works_beside_nobody(data_set: Path) -> None:
+    with sole_run(data_set), pytest.raises(OutputError, match="another run is at work there"):
+        apply(data_set)
+    assert apply(data_set).written == 5
+    with pytest.raises(InputError, match=r"no manifest\.sqlite"):
+        apply(data_set / "nowhere")
+    assert not (data_set / "nowhere").exists()

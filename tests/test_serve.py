@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod import cli
-from hqsod.errors import SettingsError, WeightsError
+from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import FORMATS
 from hqsod.inference.saliency import Maps, SaliencyNetwork, load_network
 from hqsod.predict import Predictor, predict_one
@@ -38,12 +38,13 @@ from tests.test_images import bomb
 for package in ("fastapi", "prometheus_client", "pymatting"):
     pytest.importorskip(package, reason="the serve extra is not installed")
 
-import uvicorn  # noqa: E402 (after the packages it needs were asked for)
+# After the packages they need were asked for.
 from prometheus_client.parser import text_string_to_metric_families as parse  # noqa: E402
 
-from hqsod import server  # noqa: E402
 from hqsod.serve.app import create_service  # noqa: E402
+from hqsod.serve.forms import file_in  # noqa: E402
 from hqsod.serve.service import Limits  # noqa: E402
+from hqsod.server import connections, guard  # noqa: E402
 
 SECONDS = 60  # after which a test has failed
 DEFAULTS = Limits()
@@ -121,9 +122,8 @@ def serving(
     predictor: Predictor, limits: Limits = DEFAULTS, token: str | None = None
 ) -> Iterator[Client]:
     """A service in a thread; what was taken in is answered before it ends."""
-    listening, address = server.listen("127.0.0.1", 0, token)
-    app = create_service(predictor, limits, address)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    listening, address = connections.listen("127.0.0.1", 0, token)
+    running = connections.make(create_service(predictor, limits, address))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -191,7 +191,8 @@ def test_the_answer_is_what_predict_makes(
 def test_health_names_the_weights(service: Client, tiny: Path) -> None:
     status, _, answer = service.get("/health")
     assert status == 200
-    assert json.loads(answer)["weights"].startswith(str(tiny))
+    assert json.loads(answer)["weights"].startswith(f"{tiny.parent.name}/{tiny.name}; sha256 ")
+    assert str(tiny.parent) not in answer.decode()
 
 
 def test_the_page_loads_nothing_from_elsewhere(service: Client) -> None:
@@ -300,7 +301,7 @@ def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
         until(lambda: predictor.batches == [1])
         leaving = [client.half_a_request(photo()) for _ in range(4)]
         leaving += [client.half_a_request(photo(), 500) for _ in range(2)]
-        until(lambda: client.metric("hqsod_requests_in_progress") == 7)
+        until(lambda: client.metric("hqsod_requests_in_progress") == 5)
         for connection in leaving:
             connection.close()
         until(lambda: client.metric("hqsod_requests_in_progress") == 1)
@@ -308,11 +309,14 @@ def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
         assert kept.result(SECONDS)[0] == 200
         assert client.post("/saliency", photo())[0] == 200
         assert predictor.batches == [1, 1]
-        assert client.metric("hqsod_requests_total", status="499") == 6
+        until(lambda: client.metric("hqsod_requests_total", status="499") == 6)
 
 
-def test_a_picture_must_arrive_in_time(network: SaliencyNetwork) -> None:
-    with serving(Watched(network), Limits(seconds=0.3)) as client:
+def test_a_picture_must_arrive_in_time(
+    network: SaliencyNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
+    with serving(Watched(network)) as client:
         with closing(client.half_a_request(photo(), 500)) as connection:
             status, text = answered(connection)
         assert (status, b"did not arrive within 0.3 s" in text) == (408, True)
@@ -339,11 +343,71 @@ def test_what_cannot_be_is_refused_with_a_reason(
     assert (got, reason in said) == (status, True), said
 
 
-def test_a_form_is_told_what_to_send(service: Client) -> None:
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert service.refused(photo(), **kind) == (
-        *(415, "a form; send the picture itself as the request's body"),
+def test_bodies_that_have_not_arrived_take_no_place(network: SaliencyNetwork) -> None:
+    with serving(Watched(network), Limits(places=1)) as client, ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(closing(client.half_a_request(photo(), 1)))
+        assert client.post("/saliency", photo())[0] == 200
+        assert client.metric("hqsod_requests_in_progress") == 0
+
+
+def test_bodies_that_are_arriving_are_bounded_together(network: SaliencyNetwork) -> None:
+    limits = Limits(places=1, body=300_000)
+    with serving(Watched(network), limits) as client, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(closing(client.half_a_request(bytes(300_000), 140_000)))
+        until(lambda: client.refused(bytes(100_000))[0] == 503)
+    with serving(Watched(network), limits) as client:
+        assert client.refused(bytes(100_000))[0] == 422
+
+
+def test_parameters_are_refused_not_passed_over(service: Client) -> None:
+    status, said = service.refused(photo(), "/cutout?size=640")
+    assert (status, said) == (422, "size: there is no such parameter, nor any other")
+
+
+def form(*fields: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A form's body and its Content-Type."""
+    parts = [
+        b"--xx\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (name.encode(), data)
+        for name, data in fields
+    ]
+    return b"".join(parts) + b"--xx--\r\n", "multipart/form-data; boundary=xx"
+
+
+FILE = 'name="file"; filename="a b.jpg"'
+
+
+def test_a_form_with_a_file_is_the_file(service: Client) -> None:
+    body, kind = form((FILE, photo()))
+    status, _, png = service.post("/saliency", body, **{"Content-Type": kind})
+    assert status == 200
+    assert png == service.post("/saliency", photo())[2]
+    assert (
+        service.refused(body, **{"Content-Type": kind, "Origin": "http://evil.example"})[0] == 403
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([], "a form of 0 fields"),
+        ([('name="size"', b"640")], "a form without a file"),
+        ([(FILE, photo()), ('name="size"', b"640")], "a form of 2 fields"),
+        ([(FILE, b"")], "an empty body"),
+    ],
+)
+def test_other_forms_are_refused(service: Client, fields: list, reason: str) -> None:
+    body, kind = form(*fields)
+    status, said = service.refused(body, **{"Content-Type": kind})
+    assert (status, reason in said) == (422, True), said
+
+
+@given(st.binary(max_size=200), st.text(max_size=30))
+def test_no_form_raises_anything_but_an_input_error(data: bytes, boundary: str) -> None:
+    for kind in ("multipart/form-data", f"multipart/form-data; boundary={boundary}"):
+        with suppress(InputError):
+            file_in(data, kind)
 
 
 @st.composite
@@ -429,7 +493,7 @@ def test_a_token_is_asked_for_where_there_is_one(network: SaliencyNetwork) -> No
 @pytest.mark.parametrize("given", ["", None])
 def test_no_token_given_is_not_an_empty_one(given: str | None) -> None:
     for host, asked in (("127.0.0.1", False), ("0.0.0.0", True)):
-        listening, address = server.listen(host, 0, given)
+        listening, address = connections.listen(host, 0, given)
         listening.close()
         assert (address.token is not None, bool(address.token)) == (asked, asked)
 
@@ -482,6 +546,6 @@ def test_the_command_says_what_is_missing(
 
 def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
     """Asyncio turns Nagle's algorithm off for sockets that are named as TCP alone."""
-    listening, _ = server.listen("127.0.0.1", 0)
+    listening, _ = connections.listen("127.0.0.1", 0)
     with listening:
         assert listening.proto == socket.IPPROTO_TCP

@@ -13,12 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from filelock import FileLock, Timeout
-
 from hqsod import addresses
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import NAME
-from hqsod.errors import OutputError
 
 SECONDS = 30.0  # of records that a kill may cost at an address
 LARGEST_SHARE = 0.1  # of the time, spent on putting back a manifest grown large
@@ -56,7 +54,7 @@ def open_home(dest: Path) -> Iterator[Home]:
         OutputError: `dest` cannot be written to, or another run is at work there.
     """
     if not addresses.is_remote(dest):
-        with _sole_run(dest):
+        with sole_run(dest):
             for folder in (dest, dest / IMAGES, dest / MASKS, dest / REFINED):
                 addresses.sweep(folder, age=0)
             yield Home(dest, dest)
@@ -70,26 +68,3 @@ def open_home(dest: Path) -> Iterator[Home]:
         finally:
             if (home.folder / NAME).is_file():
                 home.save_now()
-
-
-@contextmanager
-def _sole_run(dest: Path) -> Iterator[None]:
-    """Hold the data set's lock; a killed run's lock is free at once."""
-    lock = FileLock(dest / ".lock", timeout=0)
-    try:
-        dest.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise OutputError(
-            f"{dest}: another run is at work there", fix="wait for it, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            f"{dest}: {error.strerror}",
-            expected="a folder that can be written to",
-            fix="mend its permissions",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -35,17 +35,21 @@ def review(
 ) -> None:
     """Open a page on which a person judges the doubtful masks."""
     try:
-        from hqsod import server
         from hqsod.review.app import LARGEST_BODY, create_app
+        from hqsod.review.data_set import ReviewSet
+        from hqsod.review.tiles import FOLDER, Cache
+        from hqsod.server import connections
+        from hqsod.server.guard import Guard
+        from hqsod.weights import cache_folder
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"hqsod review without {error.name}", fix="pip install 'hqsod[review]'"
         ) from error
     folder = _linked(dest, images, masks, candidates or [])
-    page = create_app(folder, who or _user())
-    listening, address = server.listen(host, port)
+    page = create_app(ReviewSet(folder), who or _user(), Cache(cache_folder() / FOLDER))
+    listening, address = connections.listen(host, port)
     typer.echo(f"reviewing {folder}\nopen {address.url}\nstop with Ctrl+C; decisions are kept")
-    server.run(server.Guard(page, address, LARGEST_BODY), listening)
+    connections.make(Guard(page, address, LARGEST_BODY)).run(sockets=[listening])
 
 
 def _user() -> str:

@@ -23,19 +23,20 @@ def serve(
         str | None,
         typer.Option(
             envvar="HQSOD_TOKEN",
-            help="Secret to ask clients for; off this machine a new one if not told.",
+            help="Secret that clients must send; off this machine a new one by default.",
         ),
     ] = None,
     queue: Annotated[
-        int, typer.Option(min=1, help="Pictures taken in at once; the rest is answered 503.")
+        int,
+        typer.Option(min=1, help="Images worked on or waiting at once; the rest is answered 503."),
     ] = 64,
-    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes a picture's file may have.")] = 20,
-    max_megapixels: Annotated[int, typer.Option(min=1, help="Megapixels a picture may have.")] = 25,
+    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes an image file may have.")] = 20,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="Megapixels an image may have.")] = 25,
 ) -> None:
     """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
     try:
-        from hqsod import server
         from hqsod.serve.app import create_service
+        from hqsod.server import connections
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"hqsod serve without {error.name}", fix="pip install 'hqsod[serve]'"
@@ -47,8 +48,9 @@ def serve(
     typer.echo(CUT_OUTS, err=True)
     warm_up(predictor)
     limits = Limits(queue, max_mb * 1_000_000, max_megapixels * 1_000_000)
-    listening, address = server.listen(host, port, token)
+    listening, address = connections.listen(host, port, token)
     service = create_service(predictor, limits, address)
     typer.echo(f"weights: {predictor.network.about}, batches of {predictor.batch}")
     typer.echo(f"open {address.url}\nstop with Ctrl+C; what was taken in is answered first")
-    server.run(service, listening)
+    most = max(connections.CONNECTIONS, 2 * queue)
+    connections.make(service, most).run(sockets=[listening])

@@ -178,7 +178,7 @@ def _review(folder: Path, home: Path, built: Sequence[Record]) -> str:
         latest = decisions.latest()
     made = ((latest[record.stem], record) for record in built if record.stem in latest)
     choices = Counter(
-        decision.choice or ""
+        decision.kind or ""
         for decision, record in made
         if decision.is_final and decision.holds_for(record)
     )

@@ -8,6 +8,7 @@ two windows the later one is told and overwrites nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from typing import Self
 
 from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Record, connect
-from hqsod.errors import HqsodError
+from hqsod.errors import HqsodError, InputError
 
-CORRECTED = "corrected"  # the version a person painted
+CORRECTED = "corrected"  # masks that a person painted: corrected-1, with decision 1, and so on
 REJECT, LATER = "reject", "later"
 
 BUILT_NAMES = {MASKS: "upscaled", REFINED: "refined"}  # what a person calls its masks
@@ -60,25 +61,36 @@ class Decision:
         """Whether it says what to do with the pair."""
         return self.choice is not None and self.choice != LATER
 
+    @property
+    def kind(self) -> str | None:
+        """The choice without the number of a painted mask."""
+        return CORRECTED if is_painted(self.choice or "") else self.choice
+
+    @property
+    def painted(self) -> bool:
+        """Whether it came with a painted mask."""
+        return self.choice == painted_name(self.number)
+
     def holds_for(self, record: Record) -> bool:
         """Whether it was made on the masks that the record names."""
         return self.seen == digest_of(record.outputs)
 
 
 class OvertakenError(HqsodError):
-    """Somebody decided on the same pair in the meantime.
+    """The pair's newest decision is not the one that was seen: somebody decided meanwhile.
 
     Attributes:
-        decision: what they decided.
+        decision: the newest; None where there is none.
     """
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, stem: str, decision: Decision | None) -> None:
         self.decision = decision
-        super().__init__(
-            f"{decision.stem}: {decision.who} decided on it meanwhile "
-            f"({decision.choice or 'undecided'})",
-            fix="look at it again, then decide",
-        )
+        if decision is None:
+            got = f"{stem}: nobody has decided on it yet"
+        else:
+            choice = decision.choice or "undecided"
+            got = f"{stem}: {decision.who} decided on it meanwhile ({choice})"
+        super().__init__(got, fix="look at it again, then decide")
 
 
 def digest_of(outputs: Mapping[str, File]) -> str:
@@ -97,26 +109,43 @@ def versions(record: Record) -> dict[str, str]:
     }
 
 
-def corrected_path(stem: str) -> str:
-    """Where, within the data set, the version that a person painted stands."""
-    return f"{CORRECTED_FOLDER}/{stem}.png"
+def painted_name(number: int) -> str:
+    """The version that a person painted for a pair's decision of this number."""
+    return f"{CORRECTED}-{number}"
+
+
+def is_painted(version: str) -> bool:
+    """Whether the version is one that a person painted."""
+    return re.fullmatch(rf"{CORRECTED}-[1-9]\d{{0,18}}", version) is not None
 
 
 def version_path(record: Record, version: str) -> str:
-    """Where, within the data set, a version of the record's mask stands."""
-    return corrected_path(record.stem) if version == CORRECTED else versions(record)[version]
+    """Where, within the data set, a version of the record's mask stands.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    if is_painted(version):
+        return f"{CORRECTED_FOLDER}/{record.stem}{version.removeprefix(CORRECTED)}.png"
+    known = versions(record)
+    if version not in known:
+        raise InputError(
+            f"{record.stem}: no version is called {version}", expected=", ".join(known)
+        )
+    return known[version]
 
 
 def chosen(record: Record, decision: Decision | None) -> str | None:
     """The version that counts, by name; None where the pair is left out.
 
-    As decided; while undecided, the refined version unless it is flagged, then the one that it was
-    made from. Of a folder's candidates the first stands for the refined version.
+    As decided; while undecided, the refined version unless it is flagged or there is none, then the
+    first: the one that a refined mask is made from, or a folder's own masks.
     """
     if decision is not None and decision.is_final and decision.holds_for(record):
         return None if decision.choice == REJECT else decision.choice
-    names = list(versions(record))
-    return names[0] if record.flagged else names[min(1, len(names) - 1)]
+    names = versions(record)
+    refined = BUILT_NAMES[REFINED]
+    return refined if refined in names and not record.flagged else next(iter(names))
 
 
 class Decisions:
@@ -172,16 +201,16 @@ class Decisions:
                 when the decision is committed, and no other process decides meanwhile.
 
         Raises:
-            OvertakenError: there is a newer decision than `after`.
+            OvertakenError: the newest decision is not `after`.
         """
         made = datetime.now(UTC).isoformat(timespec="seconds")
         seen = digest_of(record.outputs)
         decision = Decision(made, record.stem, after + 1, who, choice, note, seen)
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            newest = self.history(record.stem)
-            if newest and newest[0].number != after:
-                raise OvertakenError(newest[0])
+            newest = next(iter(self.history(record.stem)), None)
+            if after != (newest.number if newest else 0):
+                raise OvertakenError(record.stem, newest)
             if first is not None:
                 first()
             self._connection.execute(

@@ -78,7 +78,7 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     """
     path = find_weights(name)
     named = DEFAULT if name is None else str(name)
-    known = weights.describe(named) if named in weights.registry() else str(path)
+    known = weights.describe(named) if named in weights.registry() else "/".join(path.parts[-2:])
     about = f"{known}; sha256 {weights.sha256(path)[:16]}"  # enough to tell it from another
     if path.suffix == ".onnx":
         if precision not in ("auto", "float32"):

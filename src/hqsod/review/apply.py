@@ -7,17 +7,21 @@ and leaves the rest alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod import images
 from hqsod.addresses import write_bytes
 from hqsod.dataset import card
-from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, version_path
-from hqsod.dataset.folders import FINAL_FOLDER
-from hqsod.dataset.manifest import Manifest, Record
+from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_path
+from hqsod.dataset.folders import FINAL_FOLDER, own_path
+from hqsod.dataset.lock import sole_run
+from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError
 from hqsod.progress import progress_bar
+
+PNG = b"\x89PNG\r\n\x1a\n"  # what every such file begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,68 +48,60 @@ def apply(dest: Path) -> Applied:
 
     Raises:
         InputError: there is no manifest.
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to or is a link, or another job is at work there.
     """
-    with Manifest.open(dest) as manifest, Decisions.open(dest) as decisions:
-        records = [record for record in manifest.latest().values() if record.status == "built"]
-        latest = decisions.latest()
-        choices = {record.stem: chosen(record, latest.get(record.stem)) for record in records}
-        kept, failed, written = set(), [], 0
-        with progress_bar(len(records), "applying", "pairs") as bar:
-            for record in records:
+    with Manifest.open(dest) as manifest, Decisions.open(dest) as decisions, sole_run(dest):
+        folder = own_path(dest, FINAL_FOLDER)
+        records, latest = manifest.latest(), decisions.latest()
+        built = [record for record in records.values() if record.status == "built"]
+        choices = {record.stem: chosen(record, latest.get(record.stem)) for record in built}
+        kept: dict[str, str] = {}
+        failed, written = [], 0
+        with progress_bar(len(built), "applying", "pairs") as bar:
+            for record in built:
                 bar.advance()
-                name = choices[record.stem]
-                if name is None:
+                version = choices[record.stem]
+                if version is None:
                     continue
                 try:
-                    written += _write(dest, record, name)
-                    kept.add(f"{record.stem}.png")
+                    source = dest / version_path(record, version)
+                    written += _write(source, folder / f"{record.stem}.png")
+                    kept[record.stem] = CORRECTED if is_painted(version) else version
                 except InputError as error:
                     failed.append(str(error))
-        removed = _remove_others(dest / FINAL_FOLDER, kept)
+        removed = _remove(folder, [stem for stem in records if stem not in kept])
         if (dest / "README.md").is_file():
             card.write(dest, manifest)
     return Applied(
-        counts=dict(Counter(choices[Path(name).stem] or "" for name in kept)),
-        left_out=tuple(stem for stem, name in choices.items() if name is None),
+        counts=dict(Counter(kept.values())),
+        left_out=tuple(stem for stem, version in choices.items() if version is None),
         written=written,
         removed=removed,
         failed=tuple(failed),
     )
 
 
-def _write(dest: Path, record: Record, version: str) -> bool:
+def _write(source: Path, target: Path) -> bool:
     """Write a pair's final mask where it differs; whether it did.
 
     Raises:
-        InputError: the mask cannot be read.
+        InputError: the source is no mask that can be read.
     """
-    source, target = (
-        dest / version_path(record, version),
-        dest / FINAL_FOLDER / f"{record.stem}.png",
-    )
-    if version != CORRECTED and source.parent.is_symlink():  # a linked folder: any kind of file
-        data = images.encode_png(images.read_map(source))
-    else:
-        data = _read(source)
+    mask = images.read_map(source)  # whatever is not a mask is not copied
+    data = source.read_bytes()
+    if not data.startswith(PNG):  # masks in a linked folder have any format
+        data = images.encode_png(mask)
     if target.is_file() and target.read_bytes() == data:
         return False
     write_bytes(target, data)
     return True
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}", expected="a mask", fix="build the pair again"
-        ) from error
-
-
-def _remove_others(folder: Path, kept: set[str]) -> int:
+def _remove(folder: Path, stems: Sequence[str]) -> int:
     """Remove masks that no longer count, and what a kill left half written."""
-    others = [path for path in folder.glob("*.png") if path.name not in kept]
-    for path in [*others, *folder.glob(".*.part")]:
+    for path in folder.glob(".*.part"):
         path.unlink()
-    return sum(not path.name.startswith(".") for path in others)
+    paths = [path for stem in stems if (path := folder / f"{stem}.png").is_file()]
+    for path in paths:
+        path.unlink()
+    return len(paths)

@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hqsod import images
-from hqsod.dataset.decisions import CORRECTED, LATER, REJECT
+from hqsod.dataset.decisions import CORRECTED, LATER, REJECT, is_painted
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.layouts import by_stem, inspect
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
+from hqsod.images import binarise
+from hqsod.metrics.regions import mask_iou
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
 from hqsod.types import Pair
@@ -35,8 +37,8 @@ def link(
         dest: where links, manifest and later the decisions stand.
         photographs: folder of the photographs.
         masks: folder of the masks.
-        candidates: further versions of the masks, by name; the first is the one that the masks
-            are compared with.
+        candidates: further versions of the masks, by name; how far the masks and the first of
+            them overlap is a figure of its own.
 
     Returns:
         One line for each pair that could not be read.
@@ -47,7 +49,11 @@ def link(
     """
     folders = {IMAGES: photographs, MASKS: masks, **candidates}
     for name in candidates:
-        if name in TAKEN or not name.replace("-", "").replace("_", "").isalnum():
+        if (
+            name in TAKEN
+            or is_painted(name)
+            or not name.replace("-", "").replace("_", "").isalnum()
+        ):
             raise InputError(
                 f"--candidates {name}=...",
                 expected="a new name of letters, digits, - and _",
@@ -127,14 +133,19 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
         ]
     except InputError as error:
         return Record(stem, "rejected", key, sources, notes=str(error))
-    quality = judge(photograph.pixels, masks[0].mask, masks[min(1, len(masks) - 1)].mask)
+    first, *others = [pair.mask for pair in masks]
+    quality = judge(photograph.pixels, first, first)
+    figures = quality.as_dict()
+    del figures["iou"]  # nothing was refined
+    if others:
+        figures["candidate_iou"] = mask_iou(binarise(first), binarise(others[0]))
     return Record(
         stem=stem,
         status="built",
         recipe=key,
         sources=sources,
         outputs=outputs,
-        quality=quality.as_dict(),
+        quality=figures,
         score=quality.score,
         flagged=quality.flagged,
     )

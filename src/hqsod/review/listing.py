@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from hqsod.dataset.decisions import LATER, SCHEMA, digest_of
 from hqsod.dataset.manifest import File, connect
@@ -42,7 +42,7 @@ _WANTED = {
 }
 
 
-class Query(BaseModel):
+class Query(BaseModel, extra="forbid"):
     """What to show.
 
     Attributes:
@@ -55,8 +55,8 @@ class Query(BaseModel):
     """
 
     state: State = "all"
-    search: str = ""
-    figure: str | None = None
+    search: Annotated[str, Field(max_length=255)] = ""
+    figure: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
     descending: bool = False
     at_least: float | None = None
     at_most: float | None = None
@@ -83,7 +83,8 @@ class Listing:
 
     def stems(self, query: Query) -> list[str]:
         """Stems of the pairs wanted, the most doubtful first."""
-        value = "json_extract(quality, :path)" if query.figure else "score"
+        figure = "CASE WHEN json_valid(quality) THEN json_extract(quality, :path) END"
+        value = figure if query.figure else "score"
         direction = "DESC" if query.figure and query.descending else "ASC"
         rows = self._connection.execute(
             f"""{_PAIRS} SELECT stem FROM pairs

@@ -1,4 +1,7 @@
-"""Thumbnails and tiles: made once, kept in a folder of bounded size.
+"""Thumbnails and tiles: made once, kept in the user's cache, which is of bounded size.
+
+They are not kept in the data set: it may come from a stranger, with a cache that shows other
+pictures than its files, or with a link where files are removed.
 
 A picture is cut into tiles of 512 pixels at full size, at half, a quarter and so on, so that the
 page draws only what it shows. Tiles are PNG: at full size each pixel is the file's own.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +27,18 @@ from hqsod.types import MASK_THRESHOLD
 
 TILE = 512  # pixels a side
 THUMBNAIL = 288  # pixels of a thumbnail's long side
+FOLDER = "review"  # in the user's cache
 CACHE_BYTES = 2_000_000_000  # about 600 pairs of 1600 x 1600
+# A stamp or several, and for a tile its level, row and column; before it has its name, the writer.
+_CACHED = re.compile(r"\.?[0-9a-f]{16}[0-9a-f-]*\.(jpg|png)(\.\d+-\d+)?")
 KEPT_SHARE = 0.8  # of the limit, after the oldest files have gone
 DIMMED = 0.35  # brightness of a thumbnail's background
 # What the other version does not have, and what only it has; the page uses the same colours.
 ADDED, REMOVED = (226, 61, 128), (0, 158, 200)
+
+
+class MissingError(InputError):
+    """There is no such pair, version or tile, or no longer."""
 
 
 class Cache:
@@ -44,7 +55,7 @@ class Cache:
         """The file `name`; where it is missing, `make` returns all files of its group.
 
         Raises:
-            InputError: `make` made no such file.
+            MissingError: `make` made no such file.
         """
         path = self._folder / name
         if (known := _read(path)) is not None:
@@ -54,7 +65,7 @@ class Cache:
                 return known
             made = make()
             if name not in made:
-                raise InputError(f"{name}: no such tile")
+                raise MissingError(f"{name}: no such tile")
             for other, data in made.items():
                 _write(self._folder / other, data)
         self._account(sum(map(len, made.values())))
@@ -70,8 +81,9 @@ class Cache:
                 self._size = self._shrink()
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of last use, size and path of every file."""
-        found = ((path, path.stat()) for path in self._folder.rglob("*") if path.is_file())
+        """Time of last use, size and path of every file that the cache has made."""
+        ours = (path for path in self._folder.iterdir() if _CACHED.fullmatch(path.name))
+        found = [(path, path.lstat()) for path in ours if not path.is_dir()]
         return [(status.st_mtime, status.st_size, path) for path, status in found]
 
     def _shrink(self) -> int:
@@ -106,13 +118,13 @@ def locate(folder: Path, relative: str) -> Path:
     """The file that a manifest names, within the data set in `folder`.
 
     Raises:
-        InputError: the name leads out of the data set, or there is no such file.
+        MissingError: the name leads out of the data set, or there is no such file.
     """
     path = Path(relative)
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{relative}: outside of the data set")
+        raise MissingError(f"{relative}: outside of the data set")
     if not (folder / path).is_file():
-        raise InputError(
+        raise MissingError(
             f"{folder / path}: no such file", expected=f"as {MANIFEST} says", fix="build it again"
         )
     return folder / path

@@ -1,9 +1,9 @@
-"""The service's addresses: `POST /saliency` and `POST /cutout` take a picture's file as the body.
+"""The service's addresses: `POST /saliency` and `POST /cutout` take an image's file as the body.
 
 A path for each result, as each has its own description and its own count. The body is the file
-itself, not a form: `curl --data-binary @photo.jpg http://127.0.0.1:8000/cutout > object.png`. What
-kind of picture it is says the file; the Content-Type is not asked. Whatever is refused is JSON with
-a sentence as its `error`. `GET /` is a page that lists all this and tries it out.
+itself, or a form with one file in it. The file says which format it has; of the Content-Type only
+`multipart/form-data` counts. A refusal is JSON whose `error` is a sentence. `GET /` answers with
+a page that lists all this and tries it out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,21 @@ from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from hqsod import __version__
 from hqsod.decoding import FORMATS
-from hqsod.errors import HqsodError, InputError
 from hqsod.predict import Predictor
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Limits, Service
-from hqsod.server import Address, Guard
+from hqsod.server.guard import Address, Guard
+from hqsod.server.refusals import answer_errors
 
-CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
 # What refusals mean. The guard's can come from anywhere, the others where pictures are sent.
 GUARDS = {
     401: "The token is missing, where one is asked for.",
@@ -37,10 +35,9 @@ GUARDS = {
     421: "Sent to a name that is not this machine's.",
 }
 PICTURES = {
-    408: "The picture did not arrive in time.",
-    413: "The file has too many bytes.",
-    415: "A form; the picture itself must be the body.",
-    422: "Not a picture, damaged, or of too many pixels.",
+    408: "The body did not arrive in time.",
+    413: "The body has too many bytes.",
+    422: "Not an image, damaged, of too many pixels, or with parameters, of which there are none.",
     500: "The network or the drawing failed.",
     503: "All places are taken; Retry-After says in how many seconds to come again.",
 }
@@ -79,8 +76,9 @@ def create_app(service: Service) -> FastAPI:
         responses=_problems(GUARDS),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
-    _answer_errors(app)
+    answer_errors(app)
     _add_pictures(app, service)
     _add_watching(app, service)
     page = str(resources.files("hqsod.serve") / "page")
@@ -99,35 +97,18 @@ def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, error.detail, error.headers)
-
-    @app.exception_handler(InputError)
-    def unreadable(_: Request, error: InputError) -> JSONResponse:
-        return _problem(422, str(error))
-
-    @app.exception_handler(HqsodError)
-    def failed(_: Request, error: HqsodError) -> JSONResponse:
-        return _problem(500, str(error))
-
-    @app.exception_handler(Exception)  # the server prints its traceback
-    def broken(_: Request, error: Exception) -> JSONResponse:
-        return _problem(500, f"the service failed ({type(error).__name__}); its log says how")
-
-    @app.exception_handler(ClientDisconnect)
-    def left(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_LEFT)
-
-
-def _problem(status: int, error: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": error}, status, headers)
-
-
 def _add_pictures(app: FastAPI, service: Service) -> None:
-    picture = {"schema": {"type": "string", "format": "binary"}}
-    body = {"required": True, "content": {f"image/{name.lower()}": picture for name in FORMATS}}
+    picture: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    form = {
+        "schema": {
+            "type": "object",
+            "properties": {"file": picture["schema"]},
+            "required": ["file"],
+            "additionalProperties": False,
+        }
+    }
+    kinds = {f"image/{name.lower()}": picture for name in FORMATS}
+    body = {"required": True, "content": {**kinds, "multipart/form-data": form}}
     described: dict[str, Any] = {
         "response_class": Response,
         "responses": {200: {"content": {"image/png": picture}}, **_problems(PICTURES)},

@@ -1,7 +1,7 @@
 """From a picture's file to the file of its result, for many clients at once and in bounded memory.
 
-What is bounded: the pictures taken in at all (the rest is told to come again), the bytes and the
-time a picture may take to arrive, its pixels, and how many lie decoded in memory. Pictures are
+What is bounded: the images worked on or waiting (the rest is told to come again), the bytes of
+those that are arriving, an image's bytes and pixels, and how many lie decoded in memory. Images are
 decoded, drawn and compressed in a few threads, beside the network's.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import io
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from hqsod.inference.saliency import Maps
 from hqsod.predict import Predictor, Read, draw, read
 from hqsod.runner import THREADS
 from hqsod.serve.batching import Batcher
+from hqsod.serve.forms import file_in
 from hqsod.serve.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -38,16 +39,14 @@ class Limits:
     """What the service takes.
 
     Attributes:
-        places: pictures it works on or has waiting at once.
-        body: bytes of a picture's file.
-        pixels: of a picture, height times width.
-        seconds: in which the file must have arrived.
+        places: images it works on or has waiting at once; as many times `body` may be arriving.
+        body: bytes of an image's file, or of the form with it.
+        pixels: of an image, height times width.
     """
 
     places: int = 64
     body: int = 20_000_000
     pixels: int = 25_000_000
-    seconds: float = 30
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -62,7 +61,7 @@ def warm_up(predictor: Predictor) -> None:
 
 
 class Service:
-    """Pictures in, PNG files out; within `running`.
+    """Image files in, PNG files out; within `running`.
 
     Args:
         predictor: what makes the maps.
@@ -72,6 +71,7 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
         self.in_progress = 0
+        self._arriving = 0  # bytes of bodies that are not whole yet
         self.metrics = Metrics(lambda: self.in_progress)
         self._batcher = Batcher(predictor.maps, predictor.batch, self._observe)
         self._pool = ThreadPoolExecutor(THREADS, "pictures")
@@ -91,48 +91,54 @@ class Service:
             yield
         finally:
             network.cancel()
-            self._pool.shutdown()
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, request: Request, kind: str) -> bytes:
-        """The PNG file for a request that carries a picture.
+        """The PNG file for a request that carries an image.
 
         Args:
-            request: its body is the picture's file.
+            request: its body is the image's file, or a form with that file in it.
             kind: of `hqsod.predict.KINDS`.
 
         Raises:
-            HTTPException: 503, no place is free; 408, the body came too slowly; 415, it is a form.
-            InputError: it is no picture that can be read, or has too many pixels.
+            HTTPException: 503, no place is free; 422, there are parameters.
+            InputError: it is no image that can be read, or has too many pixels.
             ClientDisconnect: nobody waits for the answer any more.
             SettingsError: see `SaliencyNetwork` and `cut_out`.
         """
-        if request.headers.get("content-type", "").startswith("multipart/"):
-            raise HTTPException(415, "a form; send the picture itself as the request's body")
-        with self._place():
-            body = await self._body(request)
-            return await _unless_left(request, self._make(body, kind))
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if self.in_progress >= self.limits.places:
-            wait = min(max(1, math.ceil(self.in_progress * self._batcher.pace)), LONGEST_WAIT)
-            reason = f"all {self.limits.places} places are taken; come again in {wait} s"
-            raise HTTPException(503, reason, {"Retry-After": str(wait)})
+        for name in request.query_params:
+            raise HTTPException(422, f"{name}: there is no such parameter, nor any other")
+        self._require(self.in_progress < self.limits.places)  # before the body comes for nothing
+        body = await self._body(request)
+        self._require(self.in_progress < self.limits.places)
         self.in_progress += 1
         try:
-            yield
+            return await _unless_left(request, self._make(body, kind))
         finally:
             self.in_progress -= 1
 
+    def _require(self, room: bool) -> None:
+        if not room:
+            wait = min(max(1, math.ceil(self.in_progress * self._batcher.pace)), LONGEST_WAIT)
+            reason = f"all {self.limits.places} places are taken; come again in {wait} s"
+            raise HTTPException(503, reason, {"Retry-After": str(wait)})
+
     async def _body(self, request: Request) -> bytes:
+        """The image's file, once all of it is there."""
+        parts: list[bytes] = []
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                body = b"".join([part async for part in request.stream()])
-        except TimeoutError:
-            reason = f"the picture did not arrive within {self.limits.seconds:g} s"
-            raise HTTPException(408, reason) from None
+            async for part in request.stream():
+                parts.append(part)
+                self._arriving += len(part)
+                self._require(self._arriving <= self.limits.places * self.limits.body)
+        finally:
+            self._arriving -= sum(map(len, parts))
+        body = b"".join(parts)
+        kind = request.headers.get("content-type", "")
+        if kind.lower().startswith("multipart/form-data"):
+            body = file_in(body, kind)
         if not body:
-            raise InputError("an empty body", expected="a picture's file as the request's body")
+            raise InputError("an empty body", expected="an image's file as the request's body")
         return body
 
     async def _make(self, body: bytes, kind: str) -> bytes:

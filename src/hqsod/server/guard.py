@@ -1,32 +1,31 @@
-"""What every page hqsod serves has in common: who may reach it, and what a request may be.
+"""Who may reach a page, and what a request may be.
 
 On a loopback address the machine's own users are trusted, and requests must name the machine (a
 page elsewhere whose name was made to point here, DNS rebinding, names another). On any other
 address a token is asked for: the printed address carries it, a cookie keeps it. State changes only
 by POST from the page itself or from a program, bodies are bounded, and the pages may load nothing
-from elsewhere. A refusal is JSON: its `error` is a sentence.
+from elsewhere.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
-import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hqsod.errors import SettingsError
+from hqsod.server.refusals import refuse
 
-TOKEN_BYTES = 24
+BODY_SECONDS = 30  # in which a request's body must have arrived
 READING = frozenset({"GET", "HEAD"})
 OWN_PAGE = frozenset({"same-origin", "none"})  # Sec-Fetch-Site of the page's own requests
 SECURITY_HEADERS = {
@@ -80,28 +79,25 @@ class Guard:
         self._app, self._address, self._largest_body = app, address, largest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request, or pass it on with its body counted and its answer's headers set."""
+        """Refuse the request, or pass it on with its body bounded and its answer's headers set."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, _with_headers(send))
-            return
-        await self._app(scope, self._counted(receive), _with_headers(send))
+        answer = self._refusal(scope, Headers(scope=scope)) or self._app
+        await answer(scope, self._bounded(receive), _with_headers(send))
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._address.token is None:
-            if not is_loopback(host):
-                return _refuse(421, f"{host}: not a name of this machine")
+            host = headers.get("host", "")
+            if not is_loopback(_host_of(f"//{host}")):
+                return refuse(421, f"{host}: not a name of this machine")
         elif (refusal := self._token_refusal(scope, headers)) is not None:
             return refusal
         if not _from_own_page(scope, headers):
-            return _refuse(403, "requests from other sites are refused")
-        if int(headers.get("content-length", "0")) > self._largest_body:
-            return _refuse(413, self._too_large())
+            return refuse(403, "requests from other sites are refused")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18 or int(length) > self._largest_body:
+            return refuse(413, self._too_large())
         return None
 
     def _too_large(self) -> str:
@@ -110,40 +106,55 @@ class Guard:
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """None if the cookie holds the token; a redirect that sets it if the address does."""
         token, name = self._address.token or "", self._address.cookie
-        cookie = SimpleCookie(headers.get("cookie", "")).get(name)
-        if cookie is not None and _same(cookie.value, token):
+        if _same(cookie_parser(headers.get("cookie", "")).get(name, ""), token):
             return None
         if _same(headers.get("authorization", ""), f"Bearer {token}"):
             return None
         shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["method"] in READING and _same(shown, token):
-            answer = RedirectResponse(scope["path"], 303)
+        if scope["method"] in READING and scope["path"] == "/" and _same(shown, token):
+            answer = RedirectResponse("/", 303)
             answer.set_cookie(name, token, httponly=True, samesite="strict")
             return answer
-        refusal = _refuse(
+        refusal = refuse(
             401,
             "no token; open the address that hqsod printed, or send it as a bearer token",
         )
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
 
-    def _counted(self, receive: Receive) -> Receive:
-        seen = 0
+    def _bounded(self, receive: Receive) -> Receive:
+        """The request's body, of bounded length and in bounded time; then whether it leaves."""
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
+        seen, whole = 0, False
 
-        async def counting() -> Message:
-            nonlocal seen
-            message = await receive()
+        async def bounded() -> Message:
+            nonlocal seen, whole
+            try:
+                async with asyncio.timeout_at(None if whole else until):
+                    message = await receive()
+            except TimeoutError:
+                reason = f"the request's body did not arrive within {BODY_SECONDS:g} s"
+                raise HTTPException(408, reason) from None
             seen += len(message.get("body", b""))
             if seen > self._largest_body:  # sent without a length
                 raise HTTPException(413, self._too_large())
+            whole = not message.get("more_body", False)
             return message
 
-        return counting
+        return bounded
 
 
 def _same(given: str, secret: str) -> bool:
     """Compare in a time that says nothing of the secret."""
     return secrets.compare_digest(given.encode(), secret.encode())
+
+
+def _host_of(address: str) -> str:
+    """The host that an address names; empty where it is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:
@@ -161,11 +172,7 @@ def _from_own_page(scope: Scope, headers: Headers) -> bool:
         return True  # a link from elsewhere may open the page
     if site is not None:
         return site in OWN_PAGE
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
-
-
-def _refuse(status: int, reason: str) -> Response:
-    return JSONResponse({"error": reason}, status)
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 def _with_headers(send: Send) -> Send:
@@ -178,40 +185,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socket, Address]:
-    """Listen on `host` and `port`; 0 takes a free port.
-
-    Args:
-        host: name or address to bind to.
-        port: TCP port.
-        token: secret to ask for; None for a new one, or for none on a loopback address.
-
-    Raises:
-        SettingsError: the address cannot be bound to.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio does not see that it is: answers would wait 40 ms for the client's
-    # delayed acknowledgement.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen()  # whoever comes before the server is up waits for it
-    except OSError as error:
-        listening.close()
-        raise SettingsError(
-            f"{host}:{port}: {error.strerror}",
-            expected="a free port of this machine",
-            fix="choose another with --port, or 0 for any",
-        ) from error
-    if not token:  # an empty one, from an empty variable, would let everyone in
-        token = None if is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
-    return listening, Address(host, listening.getsockname()[1], token)
-
-
-def run(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve until interrupted."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])

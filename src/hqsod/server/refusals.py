@@ -1,0 +1,50 @@
+"""Every refusal and every failure of a server is a status and JSON whose `error` is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from hqsod.errors import HqsodError, InputError
+
+CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
+
+
+def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that says why there is no other."""
+    readable = reason.encode(errors="replace").decode()  # it may repeat what JSON cannot hold
+    return JSONResponse({"error": readable}, status, headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Make every refusal and every failure of `app` a status and a sentence."""
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> Response:
+        return refuse(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def unfit(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refuse(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+    @app.exception_handler(InputError)
+    def unreadable(_: Request, error: InputError) -> Response:
+        return refuse(422, str(error))
+
+    @app.exception_handler(HqsodError)
+    def failed(_: Request, error: HqsodError) -> Response:
+        return refuse(500, str(error))
+
+    @app.exception_handler(Exception)  # the server prints its traceback
+    def broken(_: Request, error: Exception) -> Response:
+        return refuse(500, f"the server failed ({type(error).__name__}); its log says how")
+
+    @app.exception_handler(ClientDisconnect)
+    def left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)
