@@ -131,7 +131,8 @@ class Connection(H11Protocol):
 
     def _slowest(self, *awaited: str) -> list[Connection]:
         """Connections that wait for one of these of their clients, the longest waiting first."""
-        waiting = [connection for connection in self.connections if connection._awaited in awaited]
+        ours = [one for one in self.connections if isinstance(one, Connection)]  # all of them
+        waiting = [connection for connection in ours if connection._awaited in awaited]
         return sorted(waiting, key=lambda connection: connection._since)
 
     def _close(self) -> None:
