@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod import images
-from hqsod.addresses import write_bytes
+from hqsod import addresses, images
 from hqsod.dataset import card
 from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_path
 from hqsod.dataset.folders import FINAL_FOLDER, own_path
@@ -87,20 +86,19 @@ def _write(source: Path, target: Path) -> bool:
     Raises:
         InputError: the source is no mask that can be read.
     """
-    mask = images.read_map(source)  # whatever is not a mask is not copied
+    mask = images.load_map(source)  # whatever is not a mask is not copied
     data = source.read_bytes()
-    if not data.startswith(PNG):  # masks in a linked folder have any format
-        data = images.encode_png(mask)
+    if not data.startswith(PNG) or mask.notes or mask.orientation != 1:
+        data = images.encode_png(mask.pixels)
     if target.is_file() and target.read_bytes() == data:
         return False
-    write_bytes(target, data)
+    addresses.write_bytes(target, data)
     return True
 
 
 def _remove(folder: Path, stems: Sequence[str]) -> int:
     """Remove masks that no longer count, and what a kill left half written."""
-    for path in folder.glob(".*.part"):
-        path.unlink()
+    addresses.sweep(folder, age=0)
     paths = [path for stem in stems if (path := folder / f"{stem}.png").is_file()]
     for path in paths:
         path.unlink()
