@@ -136,7 +136,7 @@ def test_what_is_no_mask_is_not_copied(data_set: Path) -> None:
     (data_set / "hq-masks" / "pair_0001.png").write_bytes(b"-----BEGIN PRIVATE KEY-----")
     done = apply(data_set)
     assert len(done.failed) == 1
-    assert "pair_0001.png: not a picture" in done.failed[0]
+    assert "pair_0001.png: not an image" in done.failed[0]
     assert "pair_0001.png" not in final(data_set)
 
 

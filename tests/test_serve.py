@@ -224,7 +224,7 @@ def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) ->
         assert [line.split()[1] for line in shown] == list(described)
         page.set_input_files("#file", tmp_path / "text.jpg")
         page.wait_for_selector("#said.bad")
-        assert "not a picture in JPEG" in page.inner_text("#said")
+        assert "not an image in JPEG" in page.inner_text("#said")
         page.check("input[value='/cutout']")
         page.set_input_files("#file", tmp_path / "cat.jpg")
         page.wait_for_selector("#figure:not([hidden])")
@@ -327,7 +327,7 @@ def test_a_picture_must_arrive_in_time(
     ("body", "status", "reason"),
     [
         (b"", 422, "an empty body"),
-        (b"hello", 422, "not a picture in JPEG, PNG"),
+        (b"hello", 422, "not an image in JPEG, PNG"),
         (photo()[:2000], 422, "truncated"),
         (bomb(1001), 422, "1001 x 1001 pixels; expected at most 1,000,000"),
         (bomb(60_000), 422, "it may be an attack"),
