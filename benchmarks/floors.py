@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import LIGHT_NETWORK, RESULTS, ROOT, machine, report
 from hqsod.inference.refiner import SIDE, crop_windows
 from hqsod.models.cascadepsp import build_cascadepsp
-from hqsod.models.compact import Compact, CompactConfig
 from hqsod.models.compact_refiner import CompactRefiner
 from hqsod.models.purnet import build_purnet
+from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
 from hqsod.models.swinir import build_swinir
 
 CANVAS = 1600
@@ -68,7 +68,7 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
     with META:
         cascade = build_cascadepsp(published("cascadepsp", None, META))
     purnet, light = build_purnet().eval(), build_purnet(*LIGHT_NETWORK).eval()
-    small, refiner = Compact(CompactConfig(features=48, blocks=6)), CompactRefiner().eval()
+    small, refiner = SmallUpscaler(UpscalerSizes(features=48, blocks=6)), CompactRefiner().eval()
     return {
         "SwinIR-L, 128 x 128": (swinir, enlarge(64, 64), 4, 128**2 * 51),
         "SwinIR-L, 400 x 300": (swinir, enlarge(64, 64), 300 * 400 / 64**2, 300 * 400 * 51),

@@ -91,7 +91,7 @@ def scoring() -> dict[str, float]:
 
 def training() -> dict[str, float]:
     """Seconds for a picture of a step of stage 1 in float32, by its side."""
-    network = build_purnet(*LIGHT_NETWORK, attention=False).to(memory_format=torch.channels_last)
+    network = build_purnet(*LIGHT_NETWORK, attention=()).to(memory_format=torch.channels_last)
     found = {}
     for side in TRAINED:
         picture = torch.rand(BATCH, 3, side, side).to(memory_format=torch.channels_last)

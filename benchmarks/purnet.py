@@ -6,6 +6,10 @@ The literal one (`tests/reference/purnet.py`) computes every side output of ever
 superpixel means by a dense matrix picture by picture, and goes back through the whole graph three
 times. Both carry the same weights; that they agree is checked before anything is timed. Peak
 memory is that of a process which takes one training step.
+
+A stage 1 step of the recipe `quick` is timed in bf16 with PyTorch's own gradient of depthwise
+convolutions, with the float32 one that takes its place, and with the blocks frozen that `quick`
+freezes; by processor time, so run it with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from time import process_time
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,14 +32,15 @@ from torch import Tensor
 from common import ROOT, machine, ratio, report, take_turns
 from hqsod.inference.devices import has_native_bf16
 from hqsod.losses import structural_similarity_loss
+from hqsod.models import efficientnet
 from hqsod.models.blocks import fold
-from hqsod.models.purnet import MEAN, STD, load_purnet
-from hqsod.training.data import Pictures
-from hqsod.training.loop import Trainer
+from hqsod.models.purnet import MEAN, STD, build_purnet, load_purnet
+from hqsod.training.data import Batches, StoredImages
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.recipes import read_recipe
 from hqsod.training.store import Store
 from hqsod.training.superpixels import slic_superpixels
+from hqsod.training.trainer import Trainer
 from tests.golden import deterministic, inputs
 from tests.reference import purnet as literal
 
@@ -122,9 +129,10 @@ def literal_step() -> Callable[[], object]:
 def our_step(precision: str = "no") -> Callable[[], object]:
     recipe = read_recipe("purnet", ["stage3.rates.extractor=1e-6"])
     shown = batch()
-    arrays = (shown["image"].permute(0, 2, 3, 1), shown["mask"][:, 0], shown["superpixels"])
-    store = Store(("chelsea", "coffee"), *(a.numpy() for a in arrays), np.arange(2), {})
-    data = Pictures(store, None)
+    images = {"image": shown["image"].permute(0, 2, 3, 1), "mask": shown["mask"][:, 0]}
+    arrays = {name: array.numpy() for name, array in images.items()}
+    store = Store(("chelsea", "coffee"), arrays, np.arange(2), {})
+    data = StoredImages(store, None)
     task = PurNetTask(load_purnet(checkpoint()), recipe.stage3, data, store)
     AcceleratorState._reset_state()  # two precisions in one process, which no training needs
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
@@ -132,6 +140,37 @@ def our_step(precision: str = "no") -> Callable[[], object]:
     return lambda: trainer.train(shown, lambda step: [str(step)])
 
 
+def quick_step(plain: bool, frozen: int) -> Callable[[], object]:
+    """A stage 1 step of `quick` in bf16, on noise of its size and batch."""
+    recipe = read_recipe("quick")
+    stage, size = recipe.stage1, recipe.size("stage1")
+    random = np.random.default_rng(0)
+    arrays = {
+        "image": random.integers(0, 256, (stage.batch, size, size, 3), np.uint8),
+        "mask": random.integers(0, 2, (stage.batch, size, size), np.uint8) * 255,
+    }
+    store = Store(tuple(map(str, range(stage.batch))), arrays, np.arange(stage.batch), {})
+    network = build_purnet(recipe.network.backbone, recipe.network.width, ())
+    task = PurNetTask(network, stage, StoredImages(store, None), store, frozen=frozen)
+    AcceleratorState._reset_state()
+    trainer = Trainer(task, recipe.loop("stage1"), Accelerator(cpu=True, mixed_precision="bf16"))
+    shown = Batches(task.data, stage.batch, 0, 0, 1, torch.device("cpu")).make(0)
+
+    def step() -> None:
+        trainer.train(shown, lambda step: [str(step)])
+
+    def plain_step() -> None:
+        with patch.object(efficientnet.Conv2d, "_is_slow_to_learn", lambda *_: False):
+            step()
+
+    return plain_step if plain else step
+
+
+QUICK_STEPS = {
+    "PyTorch's gradient": (True, 0),
+    "depthwise gradient in float32": (False, 0),
+    "and blocks frozen": (False, read_recipe("quick").network.frozen),
+}
 STEPS = {"literal": literal_step, "float32": our_step, "bf16": lambda: our_step("bf16")}
 
 
@@ -158,11 +197,14 @@ def main() -> None:
         predicted = take_turns(prediction(), arguments.turns)
     lost = take_turns(loss(), arguments.turns)
     stepped = take_turns({name: make() for name, make in STEPS.items()}, arguments.turns)
+    quick = {name: quick_step(*how) for name, how in QUICK_STEPS.items()}
+    light = take_turns(quick, arguments.turns, process_time)
     result: dict[str, object] = {"machine": machine("accelerate")}
     for job, seconds, slow in (
         ("prediction at 320 x 320", predicted, "literal"),
         ("structural similarity loss, two pictures", lost, "literal"),
         ("stage 3 step, two pictures", stepped, "literal"),
+        ("stage 1 step of quick in bf16, processor time", light, "PyTorch's gradient"),
     ):
         result[job] = {
             "seconds": {name: round(min(times), 4) for name, times in seconds.items()},

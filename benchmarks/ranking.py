@@ -42,8 +42,8 @@ from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.layouts import find_pairs
 from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
+from hqsod.training.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
-from hqsod.training.store import draw
 from hqsod.types import Pair
 
 RESULTS = Path(__file__).parent / "results" / "ranking.json"
@@ -254,7 +254,9 @@ def main() -> None:
     if options.rows and options.rows.is_file():
         judged = [Judged(**row) for row in json.loads(options.rows.read_text())]
     else:
-        pairs = [pair for pair in find_pairs(options.data) if draw(pair.stem) < options.share]
+        pairs = [
+            pair for pair in find_pairs(options.data) if holdout_fraction(pair.stem) < options.share
+        ]
         pairs = [pairs[index] for index in np.random.default_rng(0).permutation(len(pairs))]
         recipe = replace(
             RECIPES["preview"].changed(None, options.refiner, options.predictor), canvas=None

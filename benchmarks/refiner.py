@@ -31,9 +31,9 @@ from hqsod.inference.devices import choose_precision
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.metrics.regions import mask_iou
 from hqsod.training.damaged import Case, held_out_cases
+from hqsod.training.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
 from hqsod.training.refiner import RefinerRecipe, boundary_accuracy
-from hqsod.training.store import draw
 from hqsod.types import Pair
 
 CPU = torch.device("cpu")
@@ -95,7 +95,9 @@ def main() -> None:
     options = parser.parse_args()
     recipe = read_recipe("refiner")
     assert isinstance(recipe, RefinerRecipe)
-    pairs = [pair for pair in find_pairs(options.data) if draw(pair.stem) < recipe.holdout]
+    pairs = [
+        pair for pair in find_pairs(options.data) if holdout_fraction(pair.stem) < recipe.holdout
+    ]
     pairs = pairs[:: max(1, len(pairs) // (options.limit or len(pairs)))]
     results = {}
     for name in options.refiner:

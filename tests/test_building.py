@@ -349,7 +349,7 @@ def test_what_refining_changed_is_said(source: Path, tmp_path: Path, refiner: st
 def test_masks_are_judged_by_a_network_of_ones_own(source: Path, tmp_path: Path):
     torch.manual_seed(0)
     path = tmp_path / "purnet.safetensors"
-    save_weights(path, build_purnet("light", 8, attention=False).state_dict(), {"size": "64"})
+    save_weights(path, build_purnet("light", 8, attention=()).state_dict(), {"size": "64"})
     build(find_pairs(source), tmp_path / "dest", load(predictor=str(path)))
     with Manifest.open(tmp_path / "dest") as manifest:
         records = manifest.latest().values()

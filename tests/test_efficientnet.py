@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from hqsod.errors import WeightsError
-from hqsod.models.efficientnet import EfficientNetLite, from_published
+from hqsod.models.efficientnet import Block, Conv2d, EfficientNetLite, from_published
+from hqsod.models.resnet import fold_batchnorm
 from tests.golden import deterministic, inputs
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,3 +67,37 @@ def test_every_parameter_gets_a_gradient() -> None:
     network = EfficientNetLite()
     sum(m.square().mean() for m in network(torch.randn(2, 3, 64, 64))).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "sides"), [(3, 1, (9, 14)), (5, 2, (16, 12)), (3, 2, (7, 9))]
+)
+def test_depthwise_gradients_in_bf16_are_those_of_float32(
+    kernel: int, stride: int, sides: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    padding = kernel // 2 if stride == 1 else 0
+    layer = Conv2d(8, 8, kernel, stride, padding, groups=8, bias=False)
+    image = torch.randn(3, 8, *sides).bfloat16().float()
+    gradients = []
+    for enabled in (False, True):
+        x = image.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = layer(x)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        assert ("Depthwise" in type(y.grad_fn).__name__) == enabled
+        gradients.append([y, *torch.autograd.grad(y.float().square().sum(), [x, layer.weight])])
+    for plain, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            ours.float(), plain, rtol=0.02, atol=0.02 * plain.abs().max().item()
+        )
+
+
+def test_a_depthwise_convolution_that_was_folded_keeps_its_bias() -> None:
+    block = Block(8, 8, 3, 1, 6).eval()
+    torch.nn.init.normal_(block[4].bias)
+    x = torch.randn(1, 8, 10, 10, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = block(x)
+        fold_batchnorm(block)
+        torch.testing.assert_close(block(x), wanted, rtol=0.05, atol=0.05)

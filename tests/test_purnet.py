@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.models.blocks import fold, promotion_attention, upsampling
-from hqsod.models.purnet import PurNet, build_purnet, from_published, load_purnet
+from hqsod.models.purnet import ATTENTIONS, PurNet, build_purnet, from_published, load_purnet
 from tests.golden import deterministic, inputs
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,19 +95,24 @@ def test_any_size_goes_through(backbone: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0", "light"])
-@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("attention", [(), ("promotion",), ("rectification",), ATTENTIONS])
 def test_folding_changes_nothing_and_the_build_follows_from_the_shapes(
-    backbone: str, attention: bool
+    backbone: str, attention: tuple[str, ...]
 ) -> None:
     network = build_purnet(backbone, width=16, attention=attention)
     image = torch.rand(2, 3, 32, 48)
     with torch.no_grad():
-        network.train().side_outputs(image)  # moves the running statistics away from 0 and 1
+        side = network.train().side_outputs(image)  # moves the running statistics away from 0 and 1
         wanted = network.eval()(image)
         again = load_purnet(network.state_dict())
         torch.testing.assert_close(again(image), wanted)
         torch.testing.assert_close(fold(again)(image), wanted, rtol=1e-3, atol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in again.modules())
+    assert (
+        (side.promotion is not None) == (again.promotion is not None) == ("promotion" in attention)
+    )
+    assert (side.error is not None) == (again.rectification is not None)
+    assert (again.rectification is not None) == ("rectification" in attention)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqsod.losses import UNLABELLED
-from hqsod.training.data import Batches, Pictures, augment, paste
-from hqsod.training.stages import Augmentation
+from hqsod.training.data import Batches, StoredImages, augment, paste
+from hqsod.training.purnet_recipe import Augmentation
 from hqsod.training.store import Example, Store
 from tests.training_job import (
     Noise,
@@ -74,7 +74,7 @@ def test_a_pasted_object_brings_mask_and_superpixels_along() -> None:
 def test_pictures_are_pasted_into_as_often_as_asked() -> None:
     store = noise_store()
     settings = Augmentation(flip=False, rotation=0, paste=0.5)
-    data = Pictures(store, settings)
+    data = StoredImages(store, settings)
     changed = [
         bool((data.sample(0, np.random.default_rng(i))["image"] != store[0].image).any())
         for i in range(200)
@@ -89,8 +89,9 @@ def test_a_textured_object_has_the_outline_of_one_picture_and_the_surface_of_ano
     for number in range(4):
         mask[number, 4 : 10 + 5 * number, 8:20] = 255
     labels = np.zeros((4, 32, 32), np.int16)
-    store = Store(tuple("abcd"), image, mask, labels, np.arange(4), {})
-    data = Pictures(store, Augmentation(flip=False, rotation=0, paste=1, texture=1))
+    arrays = {"image": image, "mask": mask, "superpixels": labels}
+    store = Store(tuple("abcd"), arrays, np.arange(4), {})
+    data = StoredImages(store, Augmentation(flip=False, rotation=0, paste=1, texture=1))
     seen = set()
     for seed in range(100):
         sample = data.sample(0, np.random.default_rng(seed))

@@ -14,9 +14,10 @@ from torch import Tensor
 from hqsod.errors import SettingsError, TrainingError
 from hqsod.models.purnet import build_purnet
 from hqsod.training import loop
-from hqsod.training.data import Pictures
+from hqsod.training.data import StoredImages
 from hqsod.training.purnet import PurNetTask
-from hqsod.training.stages import LoopSettings, Optimizer
+from hqsod.training.settings import LoopSettings, Optimizer
+from hqsod.training.trainer import Trainer, rate_factor
 from tests.training_job import (
     Noise,
     noise_store,
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])
 def test_rates_warm_up_and_fall_to_zero(schedule: str) -> None:
     optimizer = Optimizer(warmup=10, schedule=schedule)
-    factors = [loop.rate_factor(optimizer, step, 100) for step in range(101)]
+    factors = [rate_factor(optimizer, step, 100) for step in range(101)]
     assert factors[:10] == sorted(factors[:10])
     assert factors[10] == max(factors) == 1
     assert factors[10:] == sorted(factors[10:], reverse=True)
@@ -42,23 +43,33 @@ def test_poly_decay_reaches_every_group() -> None:
     trainer, batches = purnet_trainer(Accelerator(cpu=True), Noise())
     for batch in batches.ahead(0, 4):
         trainer.train(batch, batches.names)
-    factor = loop.rate_factor(trainer.settings.optimizer, 3, trainer.settings.steps)
+    factor = rate_factor(trainer.settings.optimizer, 3, trainer.settings.steps)
     groups = trainer.optimizer.param_groups
     assert [g["lr"] for g in groups] == pytest.approx([g["base"] * factor for g in groups])
     assert len(groups) == 8  # weights and biases of four parts
 
 
+def test_learning_rates_are_logged_as_they_are() -> None:
+    trainer, batches = purnet_trainer(Accelerator(cpu=True), Noise())
+    for batch in batches.ahead(0, 4):
+        trainer.train(batch, batches.names)
+    logged = trainer.averages()
+    factor = rate_factor(trainer.settings.optimizer, 3, trainer.settings.steps)
+    for part, rate in trainer.settings.rates.items():
+        assert logged[f"learning_rate/{part}"] == pytest.approx(rate * factor)
+
+
 def test_nothing_left_to_train_on_is_told() -> None:
     with pytest.raises(SettingsError, match="held out"):
-        purnet_trainer(Accelerator(cpu=True), Pictures(noise_store(0), None))
+        purnet_trainer(Accelerator(cpu=True), StoredImages(noise_store(0), None))
 
 
 def test_what_has_no_rate_is_frozen_with_its_batchnorm() -> None:
     recipe = tiny()
     network = build_purnet("light", width=8)
-    task = PurNetTask(network, recipe.stage3, Noise(), noise_store(0))
+    task = PurNetTask(network, recipe.stages["stage3"], Noise(), noise_store(0))
     settings = recipe.loop("stage3").model_copy(update={"rates": {"promotion": 1e-3}})
-    trainer = loop.Trainer(task, settings, Accelerator(cpu=True))
+    trainer = Trainer(task, settings, Accelerator(cpu=True))
     before = {n: t.clone() for n, t in network.state_dict().items()}
     batches = loop._batches(task, settings, trainer.accelerator)
     for batch in batches.ahead(0, 2):
@@ -72,7 +83,7 @@ def test_a_loss_that_is_not_finite_names_the_batch() -> None:
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(math.nan)
     before = {n: p.clone() for n, p in trainer.network.named_parameters()}
-    with pytest.raises(TrainingError, match=r"step 1 is nan.*picture\d"):
+    with pytest.raises(TrainingError, match=r"step 1 is nan.*image\d"):
         trainer.train(next(batches.ahead(0, 1)), batches.names)
     for name, parameter in trainer.network.named_parameters():
         assert parameter.equal(before[name]) or parameter.isnan().all()
@@ -89,7 +100,7 @@ def test_a_batch_must_go_around() -> None:
     finally:
         object.__setattr__(accelerator.state, "num_processes", 1)
     with pytest.raises(SettingsError, match="neck"):
-        loop.Trainer(task, settings.model_copy(update={"rates": {"neck": 1.0}}), accelerator)
+        Trainer(task, settings.model_copy(update={"rates": {"neck": 1.0}}), accelerator)
 
 
 def test_the_average_follows_the_weights() -> None:

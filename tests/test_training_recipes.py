@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from hqsod.errors import SettingsError
 from hqsod.models.purnet import BACKBONES
-from hqsod.training.recipes import read_recipe
-from hqsod.training.stages import Network, Optimizer, Recipe
+from hqsod.training.purnet_recipe import Network, PurNetRecipe
+from hqsod.training.recipes import KINDS, read_recipe
+from hqsod.training.settings import Optimizer
+
+
+def test_a_recipe_nested_without_end_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f"seed = {'[' * 5000}{']' * 5000}")
+    with pytest.raises(SettingsError, match="nested too deep"):
+        read_recipe(str(path))
+    with pytest.raises(SettingsError, match="seed"):
+        read_recipe("quick", [f"seed={'[' * 5000}{']' * 5000}"])
 
 
 def test_a_recipe_can_name_every_backbone() -> None:
@@ -18,7 +32,7 @@ def test_a_recipe_can_name_every_backbone() -> None:
 
 def test_recipe_purnet_is_the_schedule_of_the_paper() -> None:
     recipe = read_recipe("purnet")
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, PurNetRecipe)
     assert (recipe.network.backbone, recipe.network.width, recipe.data.size) == (
         "resnet50",
         128,
@@ -38,7 +52,7 @@ def test_recipe_purnet_is_the_schedule_of_the_paper() -> None:
 
 def test_values_can_be_set_on_top_of_a_recipe() -> None:
     recipe = read_recipe("quick", ["stage1.steps=7", "stage2.start=other.pth", "data.holdout=0"])
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, PurNetRecipe)
     assert (recipe.stage1.steps, recipe.stage2.start, recipe.data.holdout) == (7, "other.pth", 0)
 
 
@@ -62,7 +76,7 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("stage1.bogus=3", "stage1.bogus; expected a setting that there is"),
+        ("stage1.bogus=3", "stage1.bogus; expected a setting that exists"),
         ("network.backbone=resnet9", "'resnet50', 'vgg16', 'efficientnet-lite0' or 'light'"),
         ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
         ("data.size=8", "greater than or equal to 32"),
@@ -71,3 +85,24 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
 def test_a_recipe_that_cannot_be_is_refused_at_once(change: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         read_recipe("quick", [change])
+
+
+def settings(model: type[BaseModel]) -> set[str]:
+    """Names of all settings of a recipe, without the tables they stand in."""
+    names = set()
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names |= settings(inner)
+        elif isinstance(inner, type) and is_dataclass(inner):
+            names |= {part.name for part in fields(inner)}
+        else:
+            names.add(name)
+    return names
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_every_setting_stands_in_the_guide(task: str) -> None:
+    guide = (Path(__file__).parents[1] / "docs/training.md").read_text("utf-8")
+    named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", guide)}
+    assert settings(KINDS[task]) - named <= {"task"}

@@ -15,10 +15,11 @@ from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
 from hqsod.training.damaged import TARGET, Damage, DamagedMasks, held_out_cases
-from hqsod.training.job import Plan, train
-from hqsod.training.recipes import read_recipe
-from hqsod.training.refiner import RefinerRecipe, RefinerTask, refinement_loss
-from hqsod.training.task import Sources
+from hqsod.training.job import train
+from hqsod.training.plan import TrainingPlan
+from hqsod.training.recipes import TrainingRecipe, read_recipe
+from hqsod.training.refiner import RefinerRecipe, RefinerTask, refinement_loss, stages
+from hqsod.training.task import DataFolders, Prepared
 
 from .conftest import save
 
@@ -33,6 +34,12 @@ SHORT = [
     "loop.optimizer.average=0.9",
     "loop.pace.validation=60",
 ]
+
+
+def prepared(recipe: TrainingRecipe, folder: Path) -> Prepared:
+    assert isinstance(recipe, RefinerRecipe)
+    (stage,) = stages(recipe, DataFolders(folder), folder)
+    return stage.prepare()
 
 
 @pytest.fixture
@@ -117,7 +124,7 @@ def test_untrained_it_changes_nothing(folder: Path) -> None:
     assert validation is not None
     assert validation.scores["error_gone"] == 0
     assert validation.scores["worse"] == 0
-    assert validation.picture.shape == (8 * 200, 4 * 200, 3)
+    assert validation.sheet.shape[1:] == (4 * 200, 3)
 
 
 def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
@@ -126,25 +133,25 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     (folder / "masks" / "broken.png").write_bytes((folder / "masks" / "0.png").read_bytes())
     recipe = read_recipe("refiner", SHORT)
     assert isinstance(recipe, RefinerRecipe)
-    plan = Plan(data=folder, recipe=recipe, device="cpu", precision="float32")
+    plan = TrainingPlan(data=folder, recipe=recipe, device="cpu", precision="float32")
     outcome = train(plan, tmp_path / "run")
     assert set(outcome.rejected) == {"broken"}
     network = build_compact_refiner(weights.load(outcome.weights))
-    task, _ = recipe.prepare(Sources(folder))
+    task = prepared(recipe, folder).task
     validation = task.validate(network)
     assert validation is not None
     assert validation.scores["error_gone"] > 0.2
     assert validation.scores["worse"] < 0.3
 
     again = recipe.model_copy(update={"start": str(outcome.weights)})
-    begun, _ = again.prepare(Sources(folder))
+    begun = prepared(again, folder).task
     for name, tensor in network.state_dict().items():
         assert torch.equal(begun.network.state_dict()[name], tensor)
     extractor = weights.load(weights.resolve(recipe.start))
     for name, tensor in extractor.items():  # it has no rate, so it stays as it was
         assert torch.equal(network.extractor.state_dict()[name], tensor.float())
     with pytest.raises(WeightsError, match="of widths"):
-        again.model_copy(update={"widths": (8, 16)}).prepare(Sources(folder))
+        prepared(again.model_copy(update={"widths": (8, 16)}), folder)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +172,10 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_line(change: str, said: str) ->
 
 def test_weights_of_another_network_are_refused_in_a_line(folder: Path) -> None:
     recipe = read_recipe("refiner", ["start=purnet-light"])
-    with pytest.raises(WeightsError, match=r"start purnet-light.*or efficientnet-lite0") as refusal:
-        recipe.prepare(Sources(folder))
+    with pytest.raises(
+        WeightsError, match=r"start = purnet-light.*or efficientnet-lite0"
+    ) as refusal:
+        prepared(recipe, folder)
     assert len(str(refusal.value)) < 400
 
 
@@ -177,4 +186,4 @@ def test_a_folder_without_usable_pairs_is_refused(tmp_path: Path) -> None:
     recipe = read_recipe("refiner")
     assert isinstance(recipe, RefinerRecipe)
     with pytest.raises(InputError, match="no pair can be used"):
-        recipe.prepare(Sources(tmp_path))
+        prepared(recipe, tmp_path)

@@ -13,7 +13,7 @@ from PIL import Image
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.images import pad
-from hqsod.training.store import find_source, open_store
+from hqsod.training.store import find_training_set, open_store
 from hqsod.types import Placement
 from tests.conftest import save, write_pair
 from tests.training_job import noise_store
@@ -23,12 +23,12 @@ def test_a_store_is_made_once_and_leaves_bad_pictures_out(
     source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "images" / "a.png").write_bytes(b"no picture")
-    store = open_store(find_source(source, None, None), 48, 20)
+    store = open_store(find_training_set(source, None, None), 48, 20)
     assert store.stems == ("b c", "d", "é日")
     assert list(store.rejected) == ["a"]
     assert store[0].image.shape == (48, 48, 3)
     monkeypatch.setattr("hqsod.training.store.read_example", None)  # not called again
-    again = open_store(find_source(source, None, None), 48, 20)
+    again = open_store(find_training_set(source, None, None), 48, 20)
     assert again.stems == store.stems
     assert again.rejected == store.rejected
     assert all((x == y).all() for x, y in zip(again[2], store[2], strict=True))
@@ -46,8 +46,8 @@ def slowly(*arguments):
     time.sleep(0.3)
     return read(*arguments)
 store.read_example = slowly
-opened = store.open_store(store.find_source(Path({str(source)!r}), None, None), 48, 20)
-print(*(int(picture.sum()) for picture in opened.image))
+opened = store.open_store(store.find_training_set(Path({str(source)!r}), None, None), 48, 20)
+print(*(int(picture.sum()) for picture in opened.arrays["image"]))
 """
     asking = [
         subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, text=True)
@@ -63,7 +63,7 @@ def test_a_store_without_a_readable_picture_is_refused(source: Path, cache: Path
     for image in (source / "images").iterdir():
         image.write_bytes(b"no picture")
     with pytest.raises(InputError, match="none readable"):
-        open_store(find_source(source, None, None), 48, 20)
+        open_store(find_training_set(source, None, None), 48, 20)
 
 
 def test_a_full_disk_is_told_before_it_is_met(
@@ -72,7 +72,7 @@ def test_a_full_disk_is_told_before_it_is_met(
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match="HQSOD_CACHE"):
-        open_store(find_source(source, None, None), 48, 20)
+        open_store(find_training_set(source, None, None), 48, 20)
 
 
 def test_published_superpixels_are_read(tmp_path: Path, cache: Path) -> None:
@@ -85,7 +85,7 @@ def test_published_superpixels_are_read(tmp_path: Path, cache: Path) -> None:
     labels = np.zeros(np.asarray(Image.open(tmp_path / "image" / "a.png")).shape[:2])
     labels[:, 30:] = 7
     savemat(tmp_path / "image_sp" / "a.mat", {"sp": labels})
-    superpixels = open_store(find_source(tmp_path, None, None), 32, 20)[0].superpixels
+    superpixels = open_store(find_training_set(tmp_path, None, None), 32, 20)[0].superpixels
     assert (superpixels[:, :16] == 0).all()
     assert (superpixels[:, 16:] == 1).all()
 
@@ -99,7 +99,7 @@ def test_the_border_of_a_built_data_set_is_cropped_away(tmp_path: Path, cache: P
         manifest.add_recipe("key", {})
         manifest.append(Record("a", "built", "key", {}, placement=placement))
     for masks, value in (("masks", 0), ("hq-masks", 255)):
-        example = open_store(find_source(tmp_path, None, masks), 32, 20)[0]
+        example = open_store(find_training_set(tmp_path, None, masks), 32, 20)[0]
         assert (example.image == 200).all()
         assert (example.mask == value).all()
 

@@ -13,9 +13,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from hqsod import images, weights
 from hqsod.errors import InputError, SettingsError
-from hqsod.models.compact import Compact, CompactConfig, build_compact
+from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes, build_small_upscaler
 from hqsod.training.degradation import Degradation
-from hqsod.training.job import Plan, train
+from hqsod.training.job import train
+from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import (
     DegradedPhotographs,
@@ -44,7 +45,7 @@ def task(folder: Path) -> UpscalerTask:
     torch.manual_seed(0)
     paths = images.find_images(folder)
     data = DegradedPhotographs(paths, 4, Patches(side=12, each=2), Degradation())
-    return UpscalerTask(Compact(CompactConfig(features=8, blocks=1)), data, paths[:1])
+    return UpscalerTask(SmallUpscaler(UpscalerSizes(features=8, blocks=1)), data, paths[:1])
 
 
 def test_psnr_is_the_fields() -> None:
@@ -83,7 +84,7 @@ def test_untrained_it_gains_nothing(folder: Path) -> None:
     validation = upscaler.validate(upscaler.network.eval())
     assert validation is not None
     assert validation.scores == pytest.approx({"clean_gain": 0, "compressed_gain": 0}, abs=0.02)
-    assert validation.picture.shape == (2 * 240, 3 * 240, 3)
+    assert validation.sheet.shape[1:] == (3 * 240, 3)
 
 
 def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
@@ -93,12 +94,14 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     changes += ["loop.optimizer.average=0.9", "loop.optimizer.clip=0.1", "loop.pace.validation=100"]
     recipe = read_recipe("upscaler", changes)
     (folder / "broken.png").write_bytes((folder / "coffee.png").read_bytes()[:2000])
-    plan = Plan(data=folder, validation=folder, recipe=recipe, device="cpu", precision="float32")
+    plan = TrainingPlan(
+        data=folder, validation=folder, recipe=recipe, device="cpu", precision="float32"
+    )
     outcome = train(plan, tmp_path / "run")
     assert set(outcome.rejected) == {"broken"}
     assert (tmp_path / "run" / "run" / "samples" / "step-00000100.jpg").is_file()
     (folder / "broken.png").unlink()
-    validation = task(folder).validate(build_compact(weights.load(outcome.weights)))
+    validation = task(folder).validate(build_small_upscaler(weights.load(outcome.weights)))
     assert validation is not None
     assert validation.scores["clean_gain"] > 0.08
     assert train(plan, tmp_path / "run", resume=True).weights == outcome.weights
@@ -106,8 +109,8 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["stages", "overfit", "masks"])
 def test_options_of_other_networks_are_refused(option: str, folder: Path, tmp_path: Path) -> None:
-    given = {"stages": (1,), "overfit": 2, "masks": "masks"}[option]
-    plan = Plan.model_validate(
+    given = {"stages": (2,), "overfit": 2, "masks": "masks"}[option]
+    plan = TrainingPlan.model_validate(
         {"data": folder, "recipe": read_recipe("upscaler"), "precision": "float32", option: given}
     )
     with pytest.raises(SettingsError, match=option):

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from hqsod import weights
+from hqsod.cli import app
 from hqsod.errors import InputError, WeightsError
 
 DATA = bytes(range(256)) * 20_000
@@ -32,12 +34,16 @@ class Server(BaseHTTPRequestHandler):
         self.asked.append(wanted)
         ranged = wanted and self.path != "/plain"
         data = DATA[int(wanted[6:-1]) :] if ranged else DATA
-        if self.path == "/wrong":
+        if self.path.startswith("/wrong"):
+            data = data[::-1]
+        if self.path == "/much":
+            data = data + bytes(9)
+        if self.path == "/wrong-breaks":
             data = data[::-1]
         self.send_response(206 if ranged else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if self.path == "/breaks" else data)
+        self.wfile.write(data[: len(data) // 2] if "breaks" in self.path else data)
 
     def log_message(self, *_args) -> None:
         """Keep the test's output clean."""
@@ -78,7 +84,7 @@ def test_a_file_is_fetched_once_and_checked(publish, asked: list[str]):
         assert weights.resolve("toy").read_bytes() == DATA
     assert asked == [""]
     assert weights.at_hand("toy")
-    assert not toy.path.with_name("toy.pth.part").exists()
+    assert {file.name for file in toy.path.parent.iterdir()} <= {"toy.pth", "toy.pth.lock"}
 
 
 def test_a_broken_download_goes_on_where_it_ended(publish, asked: list[str]):
@@ -107,6 +113,13 @@ def test_a_wrong_file_is_refused_and_the_next_address_tried(publish):
     assert not toy.path.exists()
     publish("/wrong", "/file")
     assert weights.resolve("toy").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("bad", ["/much", "/wrong-breaks", "/wrong"])
+def test_an_address_does_not_spoil_the_next(publish, bad: str):
+    toy = publish(bad, "/file")
+    assert weights.resolve("toy").read_bytes() == DATA
+    assert {file.name for file in toy.path.parent.iterdir()} <= {"toy.pth", "toy.pth.lock"}
 
 
 def test_offline_says_what_to_put_where(publish, asked: list[str]):
@@ -173,6 +186,53 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path):
     with pytest.raises(WeightsError, match="not a readable checkpoint"):
         weights.load(tmp_path / "x.pth")
     assert not (tmp_path / "owned").exists()
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path):
+    """The library orders metadata by chance, anew in each call."""
+    metadata = dict.fromkeys("hqsodtrain", "é" * 3)
+    for number in range(8):
+        weights.save(tmp_path / f"{number}.safetensors", STATE, metadata)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    state, kept = weights.load_with_metadata(tmp_path / "0.safetensors")
+    assert same(state)
+    assert kept == metadata
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_without_a_value_are_refused(
+    tmp_path: Path, name: str, value: float, dtype: torch.dtype
+):
+    state = {**STATE, "c": torch.tensor([1, value], dtype=dtype)}
+    if name == "x.pth":
+        torch.save(state, tmp_path / name)
+    else:
+        weights.save(tmp_path / name, state, {})
+    with pytest.raises(WeightsError, match="NaN or infinity in c"):
+        weights.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 a photograph", bytes(99)])
+def test_what_is_no_checkpoint_is_told_without_advice_to_unpickle(tmp_path: Path, content: bytes):
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a readable checkpoint") as refusal:
+        weights.load(tmp_path / "photo.jpg")
+    assert "weights_only" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [[STATE], {3: torch.ones(1)}, {"model": [1]}, 5])
+def test_what_holds_no_named_tensors_is_refused(tmp_path: Path, content: object):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="a state dict"):
+        weights.load(tmp_path / "x.pth")
+
+
+def test_names_can_be_read_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = CliRunner().invoke(app, ["weights", "list"]).output
+    assert all(f" {name} " in listed for name in weights.registry())
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])

@@ -16,15 +16,17 @@ from accelerate import Accelerator
 
 from hqsod.models.purnet import build_purnet
 from hqsod.training import loop
-from hqsod.training.data import Batches, Pictures
+from hqsod.training.data import Batches, StoredImages
 from hqsod.training.purnet import PurNetTask
+from hqsod.training.purnet_recipe import Augmentation, PurNetRecipe
 from hqsod.training.recipes import read_recipe
-from hqsod.training.stages import Augmentation, Recipe
 from hqsod.training.store import Store
+from hqsod.training.trainer import Trainer
 
 SETTINGS = {
     "network.backbone": '"light"',
     "network.width": "8",
+    "network.frozen": "0",
     "data.size": "64",
     "data.superpixels": "20",
     "data.holdout": "0.3",
@@ -33,6 +35,9 @@ SETTINGS = {
     "pace.checkpoint": "2",
     "pace.validation": "3",
     "stage1.size": "48",
+    "stage1.structural_similarity": "true",
+    "stage2.size": "64",
+    "stage3.size": "64",
     "stage1.start": "random",
     **{
         f"stage{n}.{key}": value
@@ -81,36 +86,33 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 def noise_store(count: int = 5, side: int = 32) -> Store:
     random = np.random.default_rng(0)
-    return Store(
-        tuple(f"picture{i}" for i in range(count)),
-        random.integers(0, 256, (count, side, side, 3), np.uint8),
-        random.integers(0, 2, (count, side, side), np.uint8) * 255,
-        random.integers(0, 9, (count, side, side), np.int16),
-        np.arange(count),
-        {},
-    )
+    arrays = {
+        "image": random.integers(0, 256, (count, side, side, 3), np.uint8),
+        "mask": random.integers(0, 2, (count, side, side), np.uint8) * 255,
+        "superpixels": random.integers(0, 9, (count, side, side), np.int16),
+    }
+    return Store(tuple(f"image{i}" for i in range(count)), arrays, np.arange(count), {})
 
 
-class Noise(Pictures):
-    """Pictures without files."""
+class Noise(StoredImages):
+    """Images without files."""
 
     def __init__(self) -> None:
         super().__init__(noise_store(), Augmentation())
 
 
-def tiny() -> Recipe:
+def tiny() -> PurNetRecipe:
     recipe = read_recipe("quick", CHANGES)
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, PurNetRecipe)
     return recipe
 
 
 def purnet_trainer(
-    accelerator: Accelerator, data: Pictures, stage: str = "stage3"
-) -> tuple[loop.Trainer, Batches]:
+    accelerator: Accelerator, data: StoredImages, stage: str = "stage3"
+) -> tuple[Trainer, Batches]:
     recipe = tiny()
-    chosen = recipe.stage(stage)
     torch.manual_seed(0)
-    network = build_purnet("light", width=8, attention=chosen.attention)
-    task = PurNetTask(network, chosen, data, noise_store(0))
+    network = build_purnet("light", width=8, attention=recipe.attention(stage))
+    task = PurNetTask(network, recipe.stages[stage], data, noise_store(0))
     settings = recipe.loop(stage)
-    return loop.Trainer(task, settings, accelerator), loop._batches(task, settings, accelerator)
+    return Trainer(task, settings, accelerator), loop._batches(task, settings, accelerator)

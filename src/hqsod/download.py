@@ -1,11 +1,13 @@
 """Downloads that can be broken off and taken up again, and are whole or absent.
 
 Pooch checks the hash and gives the file its name; its own downloader starts from the first byte
-each time, so the one here, through Pooch's extension point, keeps what came before a break.
+each time, so the one here, through Pooch's extension point, keeps what came before a break: of each
+address for itself, so that one which sends another file does not spoil the next.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,16 +53,24 @@ def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
     reasons: list[str] = []
     with FileLock(path.with_name(path.name + ".lock")):  # two processes, one download
         for url in urls:
-            resume = _Resume(path.with_name(path.name + ".part"), size)
+            resume = _Resume(_part(path, url), size)
             try:
                 pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
             except requests.RequestException as error:
                 reasons.append(f"{url} is out of reach ({type(error).__name__})")
             except ValueError:  # what Pooch raises for another hash
+                resume.part.unlink(missing_ok=True)
                 reasons.append(f"{url} sent a file with another hash")
             else:
+                for other in urls:
+                    _part(path, other).unlink(missing_ok=True)
                 break
     return reasons
+
+
+def _part(path: Path, url: str) -> Path:
+    """Where what has come from an address is kept until it is whole."""
+    return path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
 
 
 class _Resume:

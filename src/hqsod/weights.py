@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -90,12 +90,13 @@ def describe(name: str) -> str:
     return f"{name}, which is small and comes with hqsod (larger: {file.larger})"
 
 
-def resolve(name: str, *, offline: bool = False) -> Path:
+def resolve(name: str, *, offline: bool = False, others: Sequence[str] = ()) -> Path:
     """Find the file behind a name or path, downloading it where needed; its hash is checked.
 
     Args:
         name: a name in `registry()`, or the path of a file of your own (taken as it is).
         offline: never use the network.
+        others: what else the caller takes in place of weights, for the message.
 
     Raises:
         WeightsError: no such name or file, a hash that differs, or an address out of reach.
@@ -103,7 +104,7 @@ def resolve(name: str, *, offline: bool = False) -> Path:
     if name not in registry():
         path = Path(name).expanduser()
         if not path.is_file():
-            known = ", ".join(registry())
+            known = ", ".join((*others, *registry()))
             raise WeightsError(
                 f"weights '{name}': no such name or file", expected=f"a path or one of {known}"
             )
@@ -164,7 +165,8 @@ def load(path: Path) -> dict[str, Tensor]:
             `state_dict` or `model`.
 
     Raises:
-        WeightsError: not such a file, damaged, or holding anything but tensors.
+        WeightsError: not such a file, damaged, holding anything but tensors, or values that are no
+            numbers.
     """
     import torch
 
@@ -173,16 +175,20 @@ def load(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged bytes raises almost anything
+        # Not PyTorch's own words: they advise to unpickle whatever it is.
         raise WeightsError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})",
+            f"{path}: not a readable checkpoint",
             expected="a PyTorch or safetensors file that holds tensors alone",
         ) from error
     for key in ("params_ema", "params", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
             break
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
+    ):
         raise WeightsError(f"{path}: holds more than named tensors", expected="a state dict")
+    _require_finite(path, state)
     return dict(state)
 
 
@@ -190,19 +196,33 @@ def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and the text metadata of a safetensors file, such as the network's settings.
 
     Raises:
-        WeightsError: not a safetensors file, or damaged.
+        WeightsError: not a safetensors file, damaged, or holding values that are no numbers.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: {error}", expected="a whole safetensors file") from error
+    _require_finite(path, state)
+    return state, metadata
+
+
+def _require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that would make every result empty without a word."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise WeightsError(
+                f"{path}: NaN or infinity in {name}",
+                expected="finite weights",
+                fix="fetch or train them again",
+            )
 
 
 def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, whole or not at all.
+    """Write tensors as safetensors, whole or not at all; equal ones to equal bytes.
 
     Args:
         path: ends in `.safetensors`.
@@ -214,4 +234,19 @@ def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     if path.suffix != ".safetensors":
         raise InputError(f"{path}", expected="a name that ends in .safetensors")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_bytes(path, to_bytes(tensors, dict(metadata)))
+    write_bytes(path, _in_order(to_bytes(tensors, dict(metadata))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes it in an order of chance.
+
+    The format: the header's length in eight bytes, the header as JSON padded to a multiple of
+    eight, the tensors.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]

@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hqsod.cli.root import app
 from hqsod.errors import SettingsError
 
-OVERFIT_STEPS = 200
+if TYPE_CHECKING:
+    from hqsod.training.plan import TrainingPlan
+
 TRY = {
-    "purnet": "hqsod predict PICTURES --weights {weights} --out DIR",
-    "upscaler": "hqsod upscale PICTURES --upscaler {weights} --out DIR",
-    "refiner": "hqsod refine PICTURES MASKS --refiner {weights} --out DIR",
+    "purnet": "hqsod predict IMAGES --weights {weights} --out DIR",
+    "upscaler": "hqsod upscale IMAGES --upscaler {weights} --out DIR",
+    "refiner": "hqsod refine IMAGES MASKS --refiner {weights} --out DIR",
 }
 
 
 @app.command(epilog="On N GPUs: torchrun --nproc-per-node N -m hqsod train DATA --out RUN")
 def train(
-    data: Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    more_stages: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="The data set's folder; its layout is found.")
+    ] = None,
     recipe: Annotated[
-        str, typer.Option(help="purnet (the paper's), quick, upscaler, refiner, or a file.")
-    ] = "purnet",
+        str | None,
+        typer.Option(
+            help="purnet (the paper's), quick, upscaler, refiner, or a file.",
+            show_default="purnet",
+        ),
+    ] = None,
     stages: Annotated[
-        int | None,
-        typer.Option(metavar="N ...", help="Stages of PurNet to train.", show_default="1 2 3"),
+        str | None, typer.Option(help="Stages to train, such as 1,2.", show_default="all")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after a kill.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, as it began.")
+    ] = False,
     overfit: Annotated[
-        int, typer.Option(help="Learn this many pictures by heart, to see that training works.")
-    ] = 0,
+        int | None, typer.Option(help="Learn this many images by heart, to see that it works.")
+    ] = None,
     validation: Annotated[
         Path | None, typer.Option(help="Data set to validate on; else a part is held out.")
     ] = None,
@@ -45,68 +55,79 @@ def train(
     masks: Annotated[
         str | None, typer.Option(help="Folder of the masks; masks or hq-masks for DUTS-HQ.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bf16.", show_default="auto")
+    ] = None,
     accumulate: Annotated[
-        int, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
-    ] = 1,
+        int | None, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
+    ] = None,
 ) -> None:
-    """Train a network; the run's folder then holds its weights, a log and sample pictures."""
-    from hqsod.training.job import Plan
+    """Train a network; the run's folder then holds its weights, a log and sample predictions."""
+    _require_installed()
     from hqsod.training.job import train as run
-    from hqsod.training.recipes import read_recipe
 
-    chosen = _stages(stages, more_stages or [])
-    changes = list(settings or [])
-    if overfit and read_recipe(recipe).task == "purnet":
-        changes = [*_overfit_changes(overfit), *changes]
-    plan = Plan(
-        data=data,
-        images=images,
-        masks=masks,
-        validation=validation,
-        recipe=read_recipe(recipe, changes),
-        stages=chosen,
-        overfit=overfit,
-        device=device,
-        precision=precision,
-        accumulate=accumulate,
-    )
-    outcome = run(plan, out, resume=resume)
+    options = {
+        "data": data,
+        "images": images,
+        "masks": masks,
+        "validation": validation,
+        "stages": None if stages is None else _numbers(stages),
+        "overfit": overfit,
+        "device": device,
+        "precision": precision,
+        "accumulate": accumulate,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    plan = _plan(out if resume else None, given, recipe, settings or [])
+    result = run(plan, out, resume=resume)
     if int(os.environ.get("RANK", "0")):
         return  # the first of several processes speaks for all
-    typer.echo(f"trained: {outcome.weights}; log and samples: {out}")
-    typer.echo(f"try it: {TRY[plan.recipe.task].format(weights=outcome.weights)}")
-    if outcome.rejected:
-        typer.echo(f"{len(outcome.rejected)} pictures were left out:", err=True)
-        for reason in outcome.rejected.values():
+    typer.echo(f"trained: {result.weights}; log and samples: {out}")
+    typer.echo(f"try it: {TRY[plan.recipe.task].format(weights=result.weights)}")
+    if result.rejected:
+        typer.echo(f"{len(result.rejected)} images were left out:", err=True)
+        for reason in result.rejected.values():
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)
 
 
-def _stages(first: int | None, more: list[str]) -> tuple[int, ...]:
-    """`--stages 1 2 3`: the option takes the first number, the rest arrive as arguments."""
-    if first is None:
-        if more:
-            raise SettingsError(f"{more[0]} after the data set", expected="one data set")
-        return (1, 2, 3)
-    if not all(number.isdigit() for number in more):
+def _plan(
+    run: Path | None, given: Mapping[str, object], recipe: str | None, changes: list[str]
+) -> TrainingPlan:
+    """The plan of the run in a folder with what was given on top, or a new one."""
+    from hqsod.training.plan import TrainingPlan, read_plan
+    from hqsod.training.recipes import change_recipe, read_recipe
+
+    before = None if run is None else read_plan(run)
+    if before is None and "data" not in given:
         raise SettingsError(
-            f"--stages {first} and then {' '.join(more)}",
-            expected="numbers",
-            fix="name the data set first",
+            "no data set" if run is None else f"no data set, and {run} holds no run to go on with",
+            expected="the folder of one",
+            fix="hqsod train DATA --out RUN",
         )
-    stages = (first, *map(int, more))
-    if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3}:
-        given = " ".join(map(str, stages))
-        raise SettingsError(f"--stages {given}", expected="some of 1 2 3, in this order")
-    return stages
+    if before is None or recipe is not None:
+        chosen = read_recipe(recipe or "purnet", changes)
+    else:
+        chosen = change_recipe(before.recipe, changes)
+    kept = {} if before is None else before.model_dump()
+    return TrainingPlan.model_validate({**kept, **given, "recipe": chosen})
 
 
-def _overfit_changes(count: int) -> list[str]:
-    """A recipe's settings that make sense for a handful of pictures and no others."""
-    changes = ["optimizer.warmup=10", "optimizer.average=0.0", "pace.log=10"]
-    changes += [f"pace.checkpoint={OVERFIT_STEPS}", f"pace.validation={OVERFIT_STEPS // 2}"]
-    for stage in ("stage1", "stage2", "stage3"):
-        changes += [f"{stage}.steps={OVERFIT_STEPS}", f"{stage}.batch={count}"]
-    return changes
+def _require_installed() -> None:
+    """Check for what training needs beyond a plain installation, before anything is done."""
+    missing = [name for name in ("accelerate", "tensorboard") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"hqsod train needs {' and '.join(missing)}, not installed here",
+            fix="pip install 'hqsod[train]'",
+        )
+
+
+def _numbers(stages: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in stages.split(","))
+    except ValueError:
+        raise SettingsError(f"--stages {stages}", expected="numbers such as 1,2") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hqsod.cli.root import app
 from hqsod.errors import WeightsError
@@ -22,12 +22,13 @@ def list_files() -> None:
     """Show every weight file hqsod knows by name, and whether it is at hand."""
     from hqsod import weights
 
-    table = Table("name", "network", "size", "licence", "at hand", box=SIMPLE)
+    table = Table(Column("name", no_wrap=True), "size", "at hand", "network", "licence", box=SIMPLE)
     for file in weights.registry().values():
         size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
-        there = str(file.path) if file.path.is_file() else "no"
-        table.add_row(file.name, file.network, size, file.licence, there)
+        there = "yes" if file.path.is_file() else "no"
+        table.add_row(file.name, size, there, file.network, file.licence)
     Console().print(table)
+    typer.echo(f"Downloaded files lie in {weights.cache_folder()}.")
 
 
 @group.command()
@@ -82,5 +83,5 @@ def convert(
     source = f"{published.name} sha256 {weights.sha256(published)}"
     weights.save(out, network.state_dict(), {"network": "PurNet", "source": source})
     count = sum(parameter.numel() for parameter in network.parameters())
-    stage = "1" if network.promotion is None else "2 or 3"
+    stage = "2 or 3" if network.promotion else "1"
     typer.echo(f"{out}: PurNet of stage {stage}, {count / 1e6:.1f} M parameters")

@@ -84,7 +84,7 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
         return None
     if name == "guided":
         return GuidedRefiner()
-    path = weights.resolve(name)
+    path = weights.resolve(name, others=("none", "guided"))
     digest, state = weights.sha256(path), weights.load(path)
     if steps := build_steps(state, device, precision):
         return SmallRefiner(name, digest, steps)

@@ -26,7 +26,7 @@ from hqsod import weights
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.devices import is_out_of_memory
-from hqsod.models.compact import build_compact, is_compact
+from hqsod.models.small_upscaler import build_small_upscaler, is_small_upscaler
 from hqsod.models.swinir import build_swinir, is_swinir
 
 PIXELS_AT_ONCE = 512 * 512  # of the input, in one pass: 1.7 GB with SwinIR-L
@@ -71,8 +71,8 @@ def load_upscaler(name: str, device: torch.device, precision: torch.dtype) -> Up
         return Bicubic()
     path = weights.resolve(name)
     state, digest = weights.load(path), weights.sha256(path)
-    if is_swinir(state) or is_compact(state):
-        network = build_swinir(state) if is_swinir(state) else build_compact(state)
+    if is_swinir(state) or is_small_upscaler(state):
+        network = build_swinir(state) if is_swinir(state) else build_small_upscaler(state)
         network.set_precision(precision)
         network.to(device)
         size = network.config

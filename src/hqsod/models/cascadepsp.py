@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.errors import WeightsError
+from hqsod.models.loading import fitting
 from hqsod.models.resnet import BasicBlock, Bottleneck, ResNet
 
 POOL_SIZES = (1, 2, 3, 6)
@@ -184,18 +184,13 @@ def build_cascadepsp(state: Mapping[str, Tensor]) -> CascadePSP:
         WeightsError: `state` belongs to another network.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    try:
+    with fitting("CascadePSP's, under the published names (feats.*, psp.*, up_1.* to final_21.*)"):
         network = CascadePSP(
             _extractor(state),
             [state[f"{part}.weight"].shape[0] for part in ("psp.bottleneck", *_SHORTCUTS)],
             head=state["final_21.weight"].shape[1],
         )
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(
-            f"weights that do not fit CascadePSP: {str(error).splitlines()[-1].strip()}",
-            expected="parameters under the published names (feats.*, psp.*, up_1.* to final_21.*)",
-        ) from error
     return network.eval()
 
 

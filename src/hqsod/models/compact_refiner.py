@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
 from hqsod.models.unet import UNet, convolution
 from hqsod.types import MASK_THRESHOLD
+from hqsod.models.loading import fitting
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
@@ -175,21 +175,11 @@ def build_compact_refiner(state: Mapping[str, Tensor]) -> CompactRefiner:
     Raises:
         WeightsError: no `CompactRefiner`.
     """
-    try:
+    with fitting("those of a compact refiner"):
         first = [
             "unet.stem.0.weight",
             *(n for n in state if re.fullmatch(r"unet\.down\.\d+\.0\.0\.weight", n)),
         ]
         network = CompactRefiner([len(state[name]) for name in first])
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(
-            f"weights that do not fit ({first_reason(error)})",
-            expected="those of a compact refiner",
-        ) from error
     return network.eval()
-
-
-def first_reason(error: Exception) -> str:
-    """Why weights do not fit, in a line: PyTorch names every tensor."""
-    return " ".join(str(error).split())[:200]

@@ -6,14 +6,15 @@ top-down decoder with a prediction head per level. The promotion subnetwork says
 objects are, the rectification subnetwork where mistakes are likely; the purificatory subnetwork
 weighs its features with both. Lists of levels are finest first: entry 0 is level 1 of the paper.
 
-Differs from the published code: any input size goes through, pictures come as RGB in [0, 1] and are
-normalised here, and `forward` computes only what the finest saliency map needs.
+Differs from the published code: any input size goes through, images come as RGB in [0, 1] and are
+normalised here, `forward` computes only what the finest saliency map needs, and either attention
+subnetwork may be left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,18 +30,20 @@ from hqsod.models.blocks import (
     promotion_attention,
 )
 from hqsod.models.efficientnet import EfficientNetLite
+from hqsod.models.loading import fitting
 from hqsod.models.resnet import BasicBlock, ResNet
 from hqsod.models.vgg import VGG16
 
-MEAN = (0.4923, 0.4634, 0.3974)  # of the paper's training pictures
+MEAN = (0.4923, 0.4634, 0.3974)  # of the paper's training images
 STD = (0.2737, 0.2659, 0.2836)
 LEVELS = 5
+ATTENTIONS = ("promotion", "rectification")
 
 Extractor = ResNet | VGG16 | EfficientNetLite
 
 
 class Backbone(NamedTuple):
-    """How an extractor is built, and what it wants pictures brought to: (image - mean) / std."""
+    """How an extractor is built, and what it wants images brought to: (image - mean) / std."""
 
     build: Callable[[], Extractor]
     mean: tuple[float, ...] = MEAN
@@ -76,7 +79,7 @@ class SideOutputs(NamedTuple):
         promotion_attention: five (B, width, h, w) maps that add up to 1.
         rectification_attention: five (B, width, h, w) maps in [-1, 1].
 
-    All but `saliency` are None for a network without attention.
+    What belongs to a subnetwork that the network does not have is None.
     """
 
     saliency: Tensor
@@ -114,14 +117,14 @@ class Rectification(Subnetwork):
 class Purificatory(Subnetwork):
     """The subnetwork whose saliency maps are PurNet's; in stage 1 it stands alone."""
 
-    def __init__(self, extractor: Extractor, width: int, attention: bool) -> None:
+    def __init__(self, extractor: Extractor, width: int, promotion: bool) -> None:
         super().__init__(extractor, width)
-        self.promoted = nn.ModuleList(conv_stack(width, (3,)) for _ in range(LEVELS) if attention)
+        self.promoted = nn.ModuleList(conv_stack(width, (3,)) for _ in range(LEVELS) if promotion)
 
-    def purify(self, level: int, features: Tensor, promote: Tensor, rectify: Tensor) -> Tensor:
-        """Features of a level weighed with both attentions."""
-        promoted = self.promoted[level](_attend(features, promote))
-        return _attend(promoted, rectify)
+    def promote(self, level: int, features: Tensor, attention: Tensor) -> Tensor:
+        """Features of a level weighed with the promotion attention."""
+        promoted: Tensor = self.promoted[level](_attend(features, attention))
+        return promoted
 
 
 class PurNet(nn.Module):
@@ -130,8 +133,9 @@ class PurNet(nn.Module):
     Args:
         extractor: (B, 3, H, W) to five maps, finest first, with its `channels` at its `strides`.
         width: channels of the decoders.
-        attention: whether the promotion and rectification subnetworks take part; not in stage 1.
-        mean, std: what the extractor wants pictures brought to, for each channel.
+        attention: the attention subnetworks that take part: `promotion`, `rectification`, both
+            (the paper's) or none (its stage 1).
+        mean, std: what the extractor wants images brought to, for each channel.
     """
 
     mean: Tensor
@@ -141,15 +145,16 @@ class PurNet(nn.Module):
         self,
         extractor: Extractor,
         width: int,
-        attention: bool,
+        attention: Collection[str],
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
+        promotion, rectification = (name in attention for name in ATTENTIONS)
         self.extractor = extractor
-        self.purificatory = Purificatory(extractor, width, attention)
-        self.promotion = Subnetwork(extractor, width) if attention else None
-        self.rectification = Rectification(extractor, width) if attention else None
+        self.purificatory = Purificatory(extractor, width, promotion)
+        self.promotion = Subnetwork(extractor, width) if promotion else None
+        self.rectification = Rectification(extractor, width) if rectification else None
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -164,10 +169,12 @@ class PurNet(nn.Module):
         """
         features = self.extractor((image - self.mean) / self.std)
         finest = self.purificatory.decoder(features)[0]
-        if self.promotion is not None and self.rectification is not None:
-            promote = promotion_attention(self.promotion.decoder(features)[0])
+        if self.promotion is not None:
+            attention = promotion_attention(self.promotion.decoder(features)[0])
+            finest = self.purificatory.promote(0, finest, attention)
+        if self.rectification is not None:
             _, difference = self.rectification.split(0, self.rectification.decoder(features)[0])
-            finest = self.purificatory.purify(0, finest, promote, difference.tanh())
+            finest = _attend(finest, difference.tanh())
         return crop_to(self.purificatory.heads[0](finest), image).float().sigmoid()
 
     def side_outputs(self, image: Tensor) -> SideOutputs:
@@ -178,42 +185,38 @@ class PurNet(nn.Module):
         """
         features = self.extractor((image - self.mean) / self.std)
         levels = self.purificatory.decoder(features)
-        if self.promotion is None or self.rectification is None:
-            return SideOutputs(_side_outputs(self.purificatory.heads, levels, image))
-
-        located = self.promotion.decoder(features)
-        promote = [promotion_attention(f) for f in located]
-        promoted = [_attend(f, a) for f, a in zip(located, promote, strict=True)]
-
-        doubted = enumerate(self.rectification.decoder(features))
-        saliency, difference = zip(
-            *(self.rectification.split(i, f) for i, f in doubted), strict=True
-        )
-        rectify = [d.tanh() for d in difference]
-        rectified = [_attend(f, a) for f, a in zip(saliency, rectify, strict=True)]
-
-        purified = [
-            self.purificatory.purify(i, *level)
-            for i, level in enumerate(zip(levels, promote, rectify, strict=True))
-        ]
-        return SideOutputs(
-            saliency=_side_outputs(self.purificatory.heads, purified, image),
-            promotion=_side_outputs(self.promotion.heads, promoted, image),
-            rectification=_side_outputs(self.rectification.heads, rectified, image),
-            error=_side_outputs(self.rectification.error_heads, difference, image),
-            promotion_attention=promote,
-            rectification_attention=rectify,
-        )
+        promotion = rectification = error = promote = rectify = None
+        if self.promotion is not None:
+            located = self.promotion.decoder(features)
+            promote = [promotion_attention(f) for f in located]
+            levels = [
+                self.purificatory.promote(i, f, a)
+                for i, (f, a) in enumerate(zip(levels, promote, strict=True))
+            ]
+            promotion = _side_outputs(self.promotion.heads, _attend_all(located, promote), image)
+        if self.rectification is not None:
+            doubted = enumerate(self.rectification.decoder(features))
+            split = [self.rectification.split(i, f) for i, f in doubted]
+            rectify = [difference.tanh() for _, difference in split]
+            levels = _attend_all(levels, rectify)
+            rectified = _attend_all([saliency for saliency, _ in split], rectify)
+            rectification = _side_outputs(self.rectification.heads, rectified, image)
+            differences = [difference for _, difference in split]
+            error = _side_outputs(self.rectification.error_heads, differences, image)
+        saliency = _side_outputs(self.purificatory.heads, levels, image)
+        return SideOutputs(saliency, promotion, rectification, error, promote, rectify)
 
 
-def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool = True) -> PurNet:
+def build_purnet(
+    backbone: str = "resnet50", width: int = 128, attention: Collection[str] = ATTENTIONS
+) -> PurNet:
     """PurNet with random weights.
 
     Args:
         backbone: `resnet50`, `vgg16` (the paper's two), `efficientnet-lite0`, for machines without
             a GPU, or `light`, for those and without ImageNet's weights.
         width: channels of the decoders; 128 in the paper.
-        attention: False for the network of stage 1.
+        attention: see `PurNet`; () for the network of stage 1.
 
     Raises:
         SettingsError: an unknown backbone.
@@ -223,7 +226,7 @@ def build_purnet(backbone: str = "resnet50", width: int = 128, attention: bool =
     return _assemble(BACKBONES[backbone], width, attention)
 
 
-def _assemble(backbone: Backbone, width: int, attention: bool) -> PurNet:
+def _assemble(backbone: Backbone, width: int, attention: Collection[str]) -> PurNet:
     return PurNet(backbone.build(), width, attention, backbone.mean, backbone.std)
 
 
@@ -237,21 +240,27 @@ def load_purnet(state: Mapping[str, Tensor]) -> PurNet:
         WeightsError: the tensors are not those of a PurNet.
     """
     state = from_published(state) if is_published(state) else state
-    try:
+    with fitting("those of a PurNet"):
         laterals = [state[f"purificatory.decoder.lateral.{i}.0.weight"] for i in range(LEVELS)]
-    except KeyError as error:
-        raise WeightsError(f"weights without {error}", expected="those of a PurNet") from None
-    channels = tuple(weight.shape[1] for weight in laterals)
-    attention = any(name.startswith("promotion.") for name in state)
+        channels = tuple(weight.shape[1] for weight in laterals)
+        network = _assemble(_backbone(channels), laterals[0].shape[0], _attention(state))
+        network.load_state_dict(state)
+    return network.eval()
+
+
+def _backbone(channels: tuple[int, ...]) -> Backbone:
+    """The backbone whose maps have these channels."""
     for backbone in BACKBONES.values():
         with torch.device("meta"):  # only its numbers are looked at
             extractor = backbone.build()
         if extractor.channels == channels:
-            network = _assemble(backbone, laterals[0].shape[0], attention)
-            return _filled(network, state).eval()
-    raise WeightsError(
-        f"a backbone with channels {channels}", expected="one of " + ", ".join(BACKBONES)
-    )
+            return backbone
+    raise ValueError(f"no backbone has maps of {channels} channels")
+
+
+def _attention(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The attention subnetworks whose tensors there are."""
+    return tuple(part for part in ATTENTIONS if any(name.startswith(f"{part}.") for name in state))
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
@@ -301,22 +310,6 @@ def _published_modules() -> dict[str, str]:
 _PUBLISHED = _published_modules()
 
 
-def _filled(network: PurNet, state: Mapping[str, Tensor]) -> PurNet:
-    """The network with the tensors loaded.
-
-    Raises:
-        WeightsError: a tensor is missing, left over or of another shape.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise WeightsError(
-            f"weights that do not fit: {reason}", expected="those of a PurNet"
-        ) from None
-    return network
-
-
 def _heads(extractor: Extractor, width: int) -> nn.ModuleList:
     return nn.ModuleList(PredictionHead(width, stride) for stride in extractor.strides)
 
@@ -324,6 +317,10 @@ def _heads(extractor: Extractor, width: int) -> nn.ModuleList:
 def _attend(features: Tensor, attention: Tensor) -> Tensor:
     """Features raised where attention is positive and lowered where it is negative."""
     return torch.addcmul(features, features, attention.to(features.dtype))
+
+
+def _attend_all(levels: Sequence[Tensor], attention: Sequence[Tensor]) -> list[Tensor]:
+    return [_attend(f, a) for f, a in zip(levels, attention, strict=True)]
 
 
 def _side_outputs(heads: nn.ModuleList, levels: Sequence[Tensor], image: Tensor) -> Tensor:

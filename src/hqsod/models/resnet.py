@@ -109,7 +109,7 @@ class ResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of a picture.
+        """Feature maps of an image.
 
         Args:
             x: (B, in_channels, H, W).
@@ -120,6 +120,11 @@ class ResNet(nn.Module):
         """
         return self.features(self.conv1(x))
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The four layers, which follow the stem."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
+
     def features(self, half: Tensor) -> tuple[Tensor, ...]:
         """The five feature maps from the output of `conv1`, (B, width, H / 2, W / 2).
 
@@ -127,7 +132,7 @@ class ResNet(nn.Module):
         """
         x = self.maxpool(F.relu(self.bn1(half), inplace=True))
         maps = [x]
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for layer in self.blocks:
             maps.append(layer(maps[-1]))
         return tuple(maps)
 

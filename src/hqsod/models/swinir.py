@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.errors import WeightsError
+from hqsod.models.loading import fitting
 from hqsod.models.windows import layout, relative_positions, shift_masks
 
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, subtracted from the input and added to the output
@@ -306,15 +306,9 @@ def build_swinir(state: Mapping[str, Tensor]) -> SwinIR:
         WeightsError: no SwinIR, or one with another upsampler than `nearest+conv`.
     """
     state = {name: value for name, value in state.items() if not name.endswith(COMPUTED)}
-    try:
+    with fitting("a real-world SwinIR under its official names, upsampler nearest+conv"):
         network = SwinIR(_read_config({name: tuple(value.shape) for name, value in state.items()}))
         network.load_state_dict(state)
-    except (LookupError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"weights that do not fit ({' '.join(str(error).split())[:200]})",
-            expected="a real-world SwinIR under its official names, upsampler nearest+conv",
-            fix="give the checkpoint of another network to the part that knows it",
-        ) from error
     return network.eval()
 
 

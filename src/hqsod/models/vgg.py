@@ -35,6 +35,11 @@ class VGG16(nn.Module):
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Its layers one by one, in order."""
+        return list(self.features)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to five maps at `strides`, finest first."""
         maps = []

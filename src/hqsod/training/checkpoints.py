@@ -1,4 +1,4 @@
-"""What a run leaves on disk: checkpoints to go on from, a log, pictures to look at.
+"""What a run leaves on disk: checkpoints to go on from, a log, sheets of predictions to look at.
 
 Everything is written whole or not at all, so a run can be killed at any moment.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,28 +33,30 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
         old.unlink()
 
 
-def newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint, on the CPU; None where there is none.
+def restore_newest(folder: Path, restore: Callable[[dict[str, Any]], None]) -> None:
+    """Go back to the newest checkpoint, if there is one.
+
+    Args:
+        folder: of the checkpoints.
+        restore: takes what `save_state` was given, on the CPU.
 
     Raises:
-        WeightsError: the file is damaged.
+        WeightsError: the file is damaged, incomplete or of another network.
     """
     files = sorted(folder.glob("step-*.pt"))
     if not files:
-        return None
+        return
     try:
-        state: dict[str, Any] = torch.load(files[-1], map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError) as error:
+        restore(torch.load(files[-1], map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged or foreign bytes raise almost anything
         raise WeightsError(
-            f"{files[-1]}: {error}",
-            expected="a checkpoint",
+            f"{files[-1]}: not a whole checkpoint of this run",
             fix="delete it to go on from the one before",
         ) from error
-    return state
 
 
 class Journal:
-    """Losses and scores as JSON lines and for TensorBoard, pictures as files and for TensorBoard.
+    """Losses and scores as JSON lines and for TensorBoard, sheets as files and for TensorBoard.
 
     Args:
         folder: of the run.
@@ -65,10 +67,9 @@ class Journal:
         self.folder, self.step = folder, step
         self._log = folder / "log.jsonl"
         self._tensorboard: SummaryWriter | None = None
-        if self._log.is_file():
-            write_bytes(self._log, _lines_up_to(self._log, step))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(self._log) if line["step"] <= step]
+        write_bytes(self._log, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line and add the values to TensorBoard."""
@@ -80,10 +81,9 @@ class Journal:
     def show(self, step: int, validation: Validation) -> None:
         """Log scores and keep the sheet of predictions."""
         self.write(step, {f"validation/{n}": v for n, v in validation.scores.items()})
-        write_bytes(
-            self.folder / "samples" / f"step-{step:08d}.jpg", encode_jpeg(validation.picture)
-        )
-        self._board().add_image("predictions", validation.picture, step, dataformats="HWC")
+        path = self.folder / "samples" / f"step-{step:08d}.jpg"
+        write_bytes(path, encode_jpeg(validation.sheet))
+        self._board().add_image("predictions", validation.sheet, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out what TensorBoard still holds."""
@@ -100,11 +100,17 @@ class Journal:
         return self._tensorboard
 
 
-def _lines_up_to(path: Path, step: int) -> bytes:
-    """The lines of a log up to a step; a kill may have cut the last one short."""
-    kept = b""
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a log up to the first that is not whole: a kill or a crash may have cut it."""
+    lines: list[dict[str, float]] = []
+    if not path.is_file():
+        return lines
+    for text in path.read_bytes().splitlines(keepends=True):
+        try:
+            line = json.loads(text) if text.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             break
-        kept += line
-    return kept
+        lines.append(line)
+    return lines

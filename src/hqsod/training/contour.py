@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import metrics, weights
@@ -28,10 +30,10 @@ from hqsod.training.damaged import Case
 from hqsod.training.data import Batch
 from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.reduction import Wear
-from hqsod.training.refiner import find_usable
-from hqsod.training.stages import LoopSettings
-from hqsod.training.store import draw
-from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
+from hqsod.training.refiner import divide_pairs
+from hqsod.training.settings import LoopSettings, Section
+from hqsod.training.sheets import is_shown, sheet
+from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
 from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is
@@ -42,7 +44,7 @@ _SHOWN = 8  # pictures on a sheet
 _TILE = 200  # pixels
 
 
-class ContourRecipe(BaseModel):
+class ContourRecipe(Section):
     """A whole training of the contour refiner.
 
     Attributes:
@@ -56,8 +58,6 @@ class ContourRecipe(BaseModel):
         crops: see `Crops`.
         loop: see `LoopSettings`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["contour"]
     widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
@@ -77,27 +77,28 @@ class ContourRecipe(BaseModel):
             )
         return self
 
-    def prepare(self, sources: Sources) -> Prepared:
-        """Find the pairs, hold some of them out, and draw the first weights.
 
-        Raises:
-            InputError: no pairs, or none of them can be used.
-            WeightsError: the upscaler's or the mending step's weights cannot be had.
-        """
-        upscaler = load_upscaler(self.upscaler, torch.device("cpu"), torch.float32)
-        torch.manual_seed(self.loop.seed)
-        network = nn.ModuleDict({"contour": ContourRefiner(self.widths)})
-        if self.mending != "none":
-            network["mending"] = build_mending(weights.load(weights.resolve(self.mending)))
-        usable, rejected = find_usable(sources.data, sources.images, sources.masks)
-        if sources.validation is None:
-            held_out = [pair for pair in usable if draw(pair.stem) < self.holdout]
-            usable = [pair for pair in usable if draw(pair.stem) >= self.holdout]
-        else:
-            held_out, others = find_usable(sources.validation, None, None)
-            rejected |= others
-        data = ReducedPairs(usable, upscaler, self.wear, self.crops)
-        return Prepared(ContourTask(network, data, held_out), rejected)
+def stages(recipe: ContourRecipe, folders: DataFolders, _out: Path) -> list[Stage]:
+    """The one stage."""
+    return [Stage("run", recipe.loop, partial(_prepare, recipe, folders))]
+
+
+def _prepare(recipe: ContourRecipe, folders: DataFolders) -> Prepared:
+    """Find the pairs, hold some of them out, and draw the first weights.
+
+    Raises:
+        InputError: no pairs, or none of them can be used.
+        WeightsError: the upscaler's or the mending step's weights cannot be had.
+    """
+    upscaler = load_upscaler(recipe.upscaler, torch.device("cpu"), torch.float32)
+    torch.manual_seed(recipe.loop.seed)
+    network = nn.ModuleDict({"contour": ContourRefiner(recipe.widths)})
+    if recipe.mending != "none":
+        network["mending"] = build_mending(weights.load(weights.resolve(recipe.mending)))
+    pairs = divide_pairs(folders, recipe.holdout)
+    data = ReducedPairs(pairs.usable, upscaler, recipe.wear, recipe.crops)
+    task = ContourTask(network, data, pairs.held_out)
+    return Prepared(task, len(task.held_out), pairs.rejected, pairs.unpaired)
 
 
 def contour_loss(logits: Tensor, masks: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -156,7 +157,7 @@ class ContourTask:
         step = ContourStep(deepcopy(contour), device, torch.float32)
         right = Wear(intact=1, binary=0, blurred=0, compressed=0)
         gains: dict[str, list[float]] = {}
-        rows: list[Array] = []
+        rows: list[list[Array]] = []
         for kind, wear in {"right_gain": right, "worn_gain": self.data.wear}.items():
             for number, case in enumerate(reduced_cases(self.held_out, self.data.upscaler, wear)):
                 refined = step(case.image, case.mask)
@@ -165,22 +166,25 @@ class ContourTask:
                 )
                 gains.setdefault(kind, []).append(after - before)
                 if is_shown(number, len(self.held_out), _SHOWN // 2):
-                    rows.append(_row(case, refined))
+                    rows.append(_closest(case, refined))
         if not rows:
             return None
         scores = {kind: float(np.mean(values)) for kind, values in gains.items()}
-        return Validation(scores, -sum(scores.values()), np.vstack(rows))
+        headings = ("image", "mask", "refined", "true mask")
+        return Validation(scores, -sum(scores.values()), sheet(headings, rows, _TILE))
 
 
-def _row(case: Case, refined: Array) -> Array:
-    """Picture, mask, refined mask and truth side by side, where the mask changed most."""
+def _closest(case: Case, refined: Array) -> list[Array]:
+    """Image, mask, refined mask and truth where the mask changed most, black beyond the border."""
     changed = cv2.boxFilter(cv2.absdiff(refined, case.mask).astype(np.float32), -1, (_TILE, _TILE))
     middle = divmod(int(changed.argmax()), changed.shape[1])
     window = tuple(
         slice(max(0, min(at - _TILE // 2, side - _TILE)), None)
         for at, side in zip(middle, changed.shape, strict=True)
     )
-    layers = [case.image, *(np.dstack([m] * 3) for m in (case.mask, refined, case.truth))]
-    tiles = [layer[window][:_TILE, :_TILE] for layer in layers]
-    border = ((0, _TILE - tiles[0].shape[0]), (0, _TILE - tiles[0].shape[1]), (0, 0))
-    return np.hstack([np.pad(tile, border) for tile in tiles])
+    tiles = []
+    for layer in (case.image, case.mask, refined, case.truth):
+        tile = layer[window][:_TILE, :_TILE]
+        border = [(0, _TILE - side) for side in tile.shape[:2]] + [(0, 0)] * (tile.ndim - 2)
+        tiles.append(np.pad(tile, border))
+    return tiles

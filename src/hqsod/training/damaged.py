@@ -12,24 +12,22 @@ from typing import Annotated, NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hqsod import images
 from hqsod.images import Array
 from hqsod.training.data import Arrays, recolour
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import enlarge, perturb
-from hqsod.training.stages import Rate
+from hqsod.training.settings import Rate, Section, Share
 from hqsod.types import Pair, Placement
 
 REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
 FACTOR = 4  # how many times smaller the masks of the held-out pictures were
 TARGET = (0.85, 0.95)  # their IoU after the damage
 
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class Damage(BaseModel):
+class Damage(Section):
     """How masks are damaged, and pictures changed, each time they are shown.
 
     Attributes:
@@ -41,8 +39,6 @@ class Damage(BaseModel):
         colour: largest change of brightness, contrast and saturation, as a share.
         degraded: share of the pictures that are blurred, and share that are compressed again.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: int = Field(default=160, ge=32)
     factors: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 4, 4, 4)

@@ -1,6 +1,6 @@
-"""What a training step is shown: pictures changed at random, and batches made ahead of time.
+"""What a training step is shown: images changed at random, and batches made ahead of time.
 
-Every random choice follows from the seed and the position of a picture in the run, so a run that
+Every random choice follows from the seed and the position of an image in the run, so a run that
 was killed goes on with the very batch it would have had.
 """
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from hqsod.images import Array
 from hqsod.losses import UNLABELLED
-from hqsod.training.stages import Augmentation
+from hqsod.training.purnet_recipe import Augmentation
 from hqsod.training.store import Example, Store
+from hqsod.training.superpixels import Labels
 from hqsod.types import MASK_THRESHOLD
 
 _AHEAD = 3  # batches made before they are asked for
@@ -36,35 +37,32 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call a picture in a message."""
+        """What to call an image in a message."""
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
-        """Arrays by name, each of the same shape for every picture; pictures as (H, W, C)."""
+        """Arrays by name, each of the same shape for every image; images as (H, W, C)."""
 
 
-class Pictures:
-    """Pictures, masks and superpixels of a store, changed at random.
+class StoredImages:
+    """Images, masks and superpixels of a store, changed at random: a `Dataset`.
 
     Args:
-        store: where they are kept.
+        store: where they are kept; samples carry superpixels if it has them.
         augmentation: how they are changed; None to show them as they are.
-        superpixels: whether samples carry them.
     """
 
-    def __init__(
-        self, store: Store, augmentation: Augmentation | None, superpixels: bool = True
-    ) -> None:
-        self.store, self.augmentation, self.superpixels = store, augmentation, superpixels
+    def __init__(self, store: Store, augmentation: Augmentation | None) -> None:
+        self.store, self.augmentation = store, augmentation
 
     def __len__(self) -> int:
         return len(self.store)
 
     def name(self, index: int) -> str:
-        """The picture's stem."""
+        """The image's stem."""
         return self.store.stems[index]
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
-        """`image` (S, S, 3) uint8, `mask` (S, S, 1) uint8 and `superpixels` (S, S) int16."""
+        """`image` (S, S, 3) and `mask` (S, S, 1) uint8, perhaps `superpixels` (S, S) int16."""
         example = self.store[index]
         if self.augmentation is not None:
             example = augment(example, self.augmentation, random)
@@ -78,36 +76,35 @@ class Pictures:
             "image": example.image,
             "mask": example.mask[..., None],
         }
-        return arrays | {"superpixels": example.superpixels} if self.superpixels else arrays
+        if example.superpixels is not None:
+            arrays["superpixels"] = example.superpixels
+        return arrays
 
     def _another(self, settings: Augmentation, random: np.random.Generator) -> Example:
         return augment(self.store[int(random.integers(len(self)))], settings, random)
 
 
 def augment(example: Example, settings: Augmentation, random: np.random.Generator) -> Example:
-    """Flip, rotate, zoom, crop and recolour a picture; mask and superpixels follow.
+    """Flip, rotate, zoom, crop and recolour an image; mask and superpixels follow.
 
-    Pixels that come from outside the picture are mirrored into image and mask, and belong to no
+    Pixels that come from outside the image are mirrored into image and mask, and belong to no
     superpixel.
     """
     side = example.mask.shape[0]
     warp = partial(cv2.warpAffine, M=_random_warp(side, settings, random), dsize=(side, side))
-    mirror, nowhere = cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT
-    image = np.asarray(warp(example.image, flags=cv2.INTER_LINEAR, borderMode=mirror), np.uint8)
+    smooth = partial(warp, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    image = np.asarray(smooth(example.image), np.uint8)
     if settings.colour:
         image = recolour(image, settings.colour, random)
-    mask = np.asarray(warp(example.mask, flags=cv2.INTER_LINEAR, borderMode=mirror), np.uint8)
-    superpixels = warp(
-        example.superpixels,
-        flags=cv2.INTER_NEAREST,
-        borderMode=nowhere,
-        borderValue=UNLABELLED,
-    )
-    return Example(image, mask, np.asarray(superpixels, np.int16))
+    superpixels = example.superpixels
+    if superpixels is not None:
+        exact = partial(warp, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+        superpixels = np.asarray(exact(superpixels, borderValue=UNLABELLED), np.int16)
+    return Example(image, np.asarray(smooth(example.mask), np.uint8), superpixels)
 
 
 def paste(example: Example, other: Example) -> Example:
-    """Put the salient object of another picture into a picture; it is salient there too.
+    """Put the salient object of another image into an image; it is salient there too.
 
     So an object is learned apart from the surroundings it is usually seen in (Ghiasi et al.,
     "Simple Copy-Paste is a Strong Data Augmentation Method", CVPR 2021). The object brings its
@@ -115,15 +112,21 @@ def paste(example: Example, other: Example) -> Example:
     """
     alpha = other.mask[..., None] / np.float32(255)
     image = example.image + (other.image - example.image.astype(np.float32)) * alpha
-    above = example.superpixels.max() + 1
-    theirs = np.where(other.superpixels == UNLABELLED, UNLABELLED, other.superpixels + above)
-    labels = np.where(other.mask > MASK_THRESHOLD, theirs, example.superpixels)
-    _, numbers = np.unique(np.append(labels, UNLABELLED), return_inverse=True)
+    superpixels = None
+    if example.superpixels is not None and other.superpixels is not None:
+        pasted = other.mask > MASK_THRESHOLD
+        superpixels = _joined(example.superpixels, other.superpixels, pasted)
     return Example(
-        image.round().astype(np.uint8),
-        np.maximum(example.mask, other.mask),
-        (numbers[:-1] - 1).reshape(labels.shape).astype(np.int16),
+        image.round().astype(np.uint8), np.maximum(example.mask, other.mask), superpixels
     )
+
+
+def _joined(below: Labels, above: Labels, pasted: NDArray[np.bool_]) -> Labels:
+    """Superpixels of two images, those of `above` where it was pasted; numbered from 0."""
+    theirs = np.where(above == UNLABELLED, UNLABELLED, above + below.max() + 1)
+    labels = np.where(pasted, theirs, below)
+    _, numbers = np.unique(np.append(labels, UNLABELLED), return_inverse=True)
+    return (numbers[:-1] - 1).reshape(labels.shape).astype(np.int16)
 
 
 def _random_warp(
@@ -155,8 +158,8 @@ class Batches:
     """Endless batches in an order that follows from the seed; a thread makes them ahead of time.
 
     Args:
-        data: what they are made of; every picture is shown once before any is shown again.
-        size: pictures in a batch, of this process.
+        data: what they are made of; every image is shown once before any is shown again.
+        size: images in a batch, of this process.
         seed: of order and changes.
         rank: which process this is.
         processes: how many there are; together they show what one process would.
@@ -174,21 +177,21 @@ class Batches:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
 
     def positions(self, step: int) -> range:
-        """Which pictures of the run this process shows at a step, both counted from 0."""
+        """Which images of the run this process shows at a step, both counted from 0."""
         first = (step * self.processes + self.rank) * self.size
         return range(first, first + self.size)
 
     def index(self, position: int) -> int:
-        """Which picture of the data set is shown at a position."""
+        """Which image of the data set is shown at a position."""
         epoch, place = divmod(position, len(self.data))
         return int(self._order(epoch)[place])
 
     def names(self, step: int) -> list[str]:
-        """The pictures this process shows at a step."""
+        """The images this process shows at a step."""
         return [self.data.name(self.index(position)) for position in self.positions(step)]
 
     def make(self, step: int) -> Batch:
-        """The batch of a step, on the CPU; pictures become (B, C, H, W), channels last."""
+        """The batch of a step, on the CPU; images become (B, C, H, W), channels last."""
         samples = [
             self.data.sample(self.index(p), np.random.default_rng((self.seed, 1, p)))
             for p in self.positions(step)

@@ -16,40 +16,36 @@ from typing import Annotated
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hqsod import images
 from hqsod.images import Array
+from hqsod.training.settings import Rate, Section, Share
 
 REDUCE = Image.Resampling.BICUBIC
 FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 BLUR_RADIUS = 3  # of the kernel, in its largest standard deviations
 
-
-Share = Annotated[float, Field(ge=0, le=1)]
 Quality = Annotated[int, Field(ge=1, le=95)]
-Positive = Annotated[float, Field(gt=0)]
 
 
-class Degradation(BaseModel):
+class Degradation(Section):
     """How often and how strongly photographs are degraded; ranges are drawn from evenly.
 
     Attributes:
         clean: share of the photographs that are only reduced.
         compressed: share that are reduced and compressed; the rest goes through every step.
         quality: lowest and highest quality of JPEG.
-        blur: standard deviations of a Gaussian along its axes, in pixels of the large picture.
-        resize: size after a resize on the way, relative to the large picture.
-        noise: standard deviation of Gaussian noise on the large picture, in grey levels.
+        blur: standard deviations of a Gaussian along its axes, in pixels of the large image.
+        resize: size after a resize on the way, relative to the large image.
+        noise: standard deviation of Gaussian noise on the large image, in grey levels.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     clean: Share = 0.5
     compressed: Share = 0.3
     quality: tuple[Quality, Quality] = (35, 95)
-    blur: tuple[Positive, Positive] = (0.2, 2.5)
-    resize: tuple[Positive, Positive] = (0.4, 1.2)
+    blur: tuple[Rate, Rate] = (0.2, 2.5)
+    resize: tuple[Rate, Rate] = (0.4, 1.2)
     noise: tuple[float, float] = (0.0, 20.0)
 
     @model_validator(mode="after")
@@ -87,7 +83,7 @@ def degrade(image: Array, scale: int, settings: Degradation, rng: np.random.Gene
 
 
 def compress(image: Array, quality: int) -> Array:
-    """What JPEG leaves of a (H, W, 3) uint8 picture; colours at half resolution, as is usual."""
+    """What JPEG leaves of a (H, W, 3) uint8 image; colours at half resolution, as is usual."""
     return images.read_image(io.BytesIO(images.encode_jpeg(image, quality)))
 
 

@@ -1,7 +1,7 @@
 """The loop: takes a task through its steps, and can be killed at any of them.
 
-To train something of your own, write a `Task` (see `hqsod.training.task`: a network, its parts, a
-data set, `objectives(batch)` and `validate(network)`) and call
+To train something of your own, write a `TrainingTask` (see `hqsod.training.task`: a network, its
+parts, a data set, `objectives(batch)` and `validate(network)`) and call
 
     weights = run(task, LoopSettings(steps=..., batch=..., rates={part: rate}), folder, accelerator)
 
@@ -18,32 +18,30 @@ that many parts, one after the other: a large batch for a small memory.
 
 from __future__ import annotations
 
-import math
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing import TYPE_CHECKING
 
 from hqsod import weights
-from hqsod.errors import SettingsError, TrainingError
+from hqsod.errors import SettingsError
 from hqsod.progress import progress_bar
-from hqsod.training.checkpoints import Journal, newest_state, save_state
-from hqsod.training.data import Batch, Batches
-from hqsod.training.stages import LoopSettings, Optimizer
-from hqsod.training.task import Task, Validation
+from hqsod.training.checkpoints import Journal, restore_newest, save_state
+from hqsod.training.data import Batches
+from hqsod.training.settings import LoopSettings
+from hqsod.training.task import TrainingTask
+from hqsod.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerator) -> Path:
+def run(task: TrainingTask, settings: LoopSettings, folder: Path, accelerator: Accelerator) -> Path:
     """Train until all steps are done.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        folder: of this stage; it may hold a part of the same run.
+        accelerator: where.
 
     Returns:
         Path of the last step's weights.
@@ -52,6 +50,7 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
         SettingsError: nothing to train on, a batch that the processes cannot share, or a part that
             does not exist.
         TrainingError: a loss that is not finite.
+        WeightsError: the newest checkpoint in `folder` is damaged, or of another network.
         OutputError: `folder` cannot be written to.
     """
     final = folder / "weights.safetensors"
@@ -59,8 +58,7 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
         return final
     batches = _batches(task, settings, accelerator)
     trainer = Trainer(task, settings, accelerator)
-    if state := newest_state(folder / "checkpoints"):
-        trainer.restore(state)
+    restore_newest(folder / "checkpoints", trainer.restore)
     journal = Journal(folder, trainer.step) if accelerator.is_main_process else None
     shown = accelerator.is_main_process
     with progress_bar(
@@ -80,12 +78,13 @@ def run(task: Task, settings: LoopSettings, folder: Path, accelerator: Accelerat
     return final
 
 
-def _batches(task: Task, settings: LoopSettings, accelerator: Accelerator) -> Batches:
+def _batches(task: TrainingTask, settings: LoopSettings, accelerator: Accelerator) -> Batches:
     if not len(task.data):
         raise SettingsError(
-            "no picture is left to train on, all are held out to validate on",
+            "no image is left to train on, all are held out to validate on",
             expected="at least one",
-            fix="add images, lower holdout with --set, or name another set with --validation",
+            fix="add images, lower the recipe's holdout with --set, or name a data set for "
+            "--validation",
         )
     processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
     share, rest = divmod(settings.batch, processes * parts)
@@ -128,205 +127,3 @@ def _write_due(trainer: Trainer, folder: Path, journal: Journal | None) -> str:
 def _save_weights(path: Path, trainer: Trainer) -> None:
     metadata = {**trainer.task.metadata, "step": str(trainer.step)}
     weights.save(path, trainer.kept.state_dict(), metadata)
-
-
-class Trainer:
-    """The state of a run and the steps that change it.
-
-    Attributes:
-        step: steps done.
-        best: smallest validation error so far.
-        parts: in how many parts a process shows its share of a batch.
-        part: how many of them the next step has had.
-    """
-
-    def __init__(self, task: Task, settings: LoopSettings, accelerator: Accelerator) -> None:
-        unknown = settings.rates.keys() - task.parts.keys()
-        if unknown:
-            raise SettingsError(
-                f"a rate for {min(unknown)}", expected=f"one of {', '.join(task.parts)}"
-            )
-        self.task, self.settings, self.accelerator = task, settings, accelerator
-        self.step, self.best = 0, math.inf
-        self.parts, self.part = accelerator.gradient_accumulation_steps, 0
-        self.network = task.network.to(accelerator.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's types
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]  # torch's
-        self.trained = {
-            name: [p for p in part.parameters() if name in settings.rates]
-            for name, part in task.parts.items()
-        }
-        self.optimizer = _optimizer(task, settings)
-        decay = settings.optimizer.average
-        self.average = _averaged(self.network, decay) if decay else None
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        self._summed = 0
-        self._since = time.perf_counter()
-        self.freeze()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return torch.device(self.accelerator.device)
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is validated and kept: the average where there is one."""
-        return self.network if self.average is None else self.average.module
-
-    def freeze(self) -> None:
-        """Put what is trained in training mode and the rest, BatchNorm included, out of it."""
-        self.network.eval().requires_grad_(False)
-        for name in self.settings.rates:
-            self.task.parts[name].train().requires_grad_(True)
-
-    def train(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> bool:
-        """Learn from a batch, or a part of one; the last part takes the step.
-
-        Args:
-            batch: what to learn from.
-            names: the pictures in a batch or part, counted from 0, for the message when a loss is
-                not finite.
-
-        Returns:
-            Whether a step was taken.
-        """
-        self._backward(batch, names)
-        self.part = (self.part + 1) % self.parts
-        if self.part:
-            return False
-        self._average_gradients()
-        if clip := self.settings.optimizer.clip:
-            nn.utils.clip_grad_norm_(chain(*self.trained.values()), clip)
-        factor = rate_factor(self.settings.optimizer, self.step, self.settings.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-        self.step += 1
-        return True
-
-    def _backward(self, batch: Batch, names: Callable[[int], Sequence[str]]) -> None:
-        """Add up gradients: one pass through the graph for each loss, to its own parts only."""
-        with self.accelerator.autocast():
-            objectives = self.task.objectives(batch)
-        losses = [sum(t.float().sum() for t in o.terms.values()) for o in objectives]
-        total = torch.stack([torch.as_tensor(loss) for loss in losses]).sum().detach()
-        if not total.isfinite():
-            raise TrainingError(
-                f"the loss at step {self.step + 1} is {total.item()}; "
-                f"the batch: {', '.join(names(self.step * self.parts + self.part))}",
-                expected="a finite number",
-                fix="look at these pictures, or start again with lower rates",
-            )
-        for number, (objective, loss) in enumerate(zip(objectives, losses, strict=True), 1):
-            parameters = [p for name in objective.trains for p in self.trained.get(name, ())]
-            if parameters:
-                self.accelerator.backward(
-                    loss, inputs=parameters, retain_graph=number < len(losses)
-                )
-            for name, term in objective.terms.items():
-                self._sums[name] += term.detach().sum()
-        self._sums["loss"] += total
-        self._summed += 1
-
-    def _average_gradients(self) -> None:
-        gradients = [p.grad for ps in self.trained.values() for p in ps if p.grad is not None]
-        self._share(gradients)
-
-    def agree_on_buffers(self) -> None:
-        """Average BatchNorm's running statistics, which each process gathers on its own."""
-        self._share([b for b in self.kept.buffers() if b.is_floating_point()])
-
-    def _share(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their mean over all processes, in one message."""
-        if self.accelerator.num_processes == 1:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        mean = self.accelerator.reduce(flat, "mean").split([t.numel() for t in tensors])
-        for tensor, values in zip(tensors, mean, strict=True):
-            tensor.copy_(values.view_as(tensor))
-
-    def averages(self) -> dict[str, float]:
-        """Losses since this was last asked, over all processes; the rate; seconds for a step."""
-        self._share(list(self._sums.values()))
-        values = {name: total.item() / self._summed for name, total in self._sums.items()}
-        group = self.optimizer.param_groups[0]
-        values["rate"] = group["lr"] / group["base"]
-        values["seconds"] = (time.perf_counter() - self._since) * self.parts / self._summed
-        self._sums.clear()
-        self._summed, self._since = 0, time.perf_counter()
-        return values
-
-    def validate(self) -> Validation | None:
-        """Score the network that is kept."""
-        kept = self.kept
-        kept.eval()
-        with torch.inference_mode(), self.accelerator.autocast():
-            validation = self.task.validate(kept)
-        self.freeze()
-        return validation
-
-    def state(self) -> dict[str, Any]:
-        """All that going on exactly needs; the position in the data follows from the step."""
-        return {
-            "step": self.step,
-            "best": self.best,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to `state`."""
-        self.step, self.best = state["step"], state["best"]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-
-
-def _optimizer(task: Task, settings: LoopSettings) -> torch.optim.Optimizer:
-    """Two groups for each part: its weights, and its biases without decay at their own rate."""
-    chosen = settings.optimizer
-    groups = []
-    for name, rate in settings.rates.items():
-        named = list(task.parts[name].named_parameters())
-        biases = [p for n, p in named if n.endswith("bias")]
-        others = [p for n, p in named if not n.endswith("bias")]
-        groups += [
-            {"params": others, "base": rate, "weight_decay": chosen.weight_decay},
-            {"params": biases, "base": rate * chosen.bias_rate, "weight_decay": 0.0},
-        ]
-    groups = [group for group in groups if group["params"]]
-    if chosen.kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=chosen.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
-
-
-def rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
-    """Factor on every learning rate at a step counted from 0: warm-up, then the schedule."""
-    if step < optimizer.warmup:
-        return (step + 1) / (optimizer.warmup + 1)
-    part = (step - optimizer.warmup) / max(steps - optimizer.warmup, 1)
-    if optimizer.schedule == "poly":
-        return float((1 - part) ** 0.9)
-    return (1 + math.cos(math.pi * part)) / 2 if optimizer.schedule == "cosine" else 1.0
-
-
-def _averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Running average of weights and BatchNorm statistics, quick to follow at the start."""
-
-    def average(kept: Any, current: Any, count: Any) -> None:  # types as torch's own
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(now)(kept, current, count)  # type: ignore[no-untyped-call]  # torch's
-
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)

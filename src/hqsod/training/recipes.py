@@ -17,20 +17,20 @@ from pydantic import ValidationError
 
 from hqsod.errors import SettingsError
 from hqsod.training.contour import ContourRecipe
+from hqsod.training.purnet_recipe import PurNetRecipe
 from hqsod.training.refiner import RefinerRecipe
-from hqsod.training.stages import Recipe
 from hqsod.training.upscaler import UpscalerRecipe
 
-AnyRecipe = Recipe | UpscalerRecipe | RefinerRecipe | ContourRecipe
-KINDS: Mapping[str, type[AnyRecipe]] = {
-    "purnet": Recipe,
+TrainingRecipe = PurNetRecipe | UpscalerRecipe | RefinerRecipe | ContourRecipe
+KINDS: Mapping[str, type[TrainingRecipe]] = {
+    "purnet": PurNetRecipe,
     "upscaler": UpscalerRecipe,
     "refiner": RefinerRecipe,
     "contour": ContourRecipe,
 }
 
 
-def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:
+def read_recipe(source: str, changes: Iterable[str] = ()) -> TrainingRecipe:
     """Read a recipe and set single values on top of it.
 
     Args:
@@ -40,34 +40,41 @@ def read_recipe(source: str, changes: Iterable[str] = ()) -> AnyRecipe:
     Raises:
         SettingsError: no such recipe, not TOML, an unknown key, or a value out of range.
     """
-    values = _read_toml(source)
+    return _checked(source, _read_toml(source), changes)
+
+
+def change_recipe(recipe: TrainingRecipe, changes: Iterable[str]) -> TrainingRecipe:
+    """Set single values on top of a recipe; see `read_recipe`."""
+    return _checked(recipe.task, recipe.model_dump(mode="json"), changes)
+
+
+def _checked(source: str, values: dict[str, Any], changes: Iterable[str]) -> TrainingRecipe:
     for change in changes:
         _set(values, change)
-    try:
-        return _kind(source, values).model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        if first["type"] == "extra_forbidden":
-            raise SettingsError(
-                f"recipe {source}: {key}",
-                expected="a setting that there is",
-                fix="see docs/training.md",
-            ) from None
-        if first["type"] == "missing":
-            raise SettingsError(f"recipe {source}: no {key}", expected="a value for it") from None
-        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        got = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
-        raise SettingsError(f"recipe {source}: {got}", expected=expected) from None
-
-
-def _kind(source: str, values: dict[str, Any]) -> type[AnyRecipe]:
     task = values.get("task", "purnet")
     if task not in KINDS:
         raise SettingsError(
             f"recipe {source}: task = {task!r}", expected=f"one of {', '.join(KINDS)}"
         )
-    return KINDS[task]
+    try:
+        return KINDS[task].model_validate(values)
+    except ValidationError as error:
+        raise _refusal(source, error) from None
+
+
+def _refusal(source: str, error: ValidationError) -> SettingsError:
+    """The first thing that is wrong with a recipe, in a line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        return SettingsError(
+            f"recipe {source}: {key}", expected="a setting that exists", fix="see docs/training.md"
+        )
+    if first["type"] == "missing":
+        return SettingsError(f"recipe {source}: no {key}", expected="a value for it")
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    got = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
+    return SettingsError(f"recipe {source}: {got}", expected=expected)
 
 
 def _read_toml(source: str) -> dict[str, Any]:
@@ -80,7 +87,11 @@ def _read_toml(source: str) -> dict[str, Any]:
         raise SettingsError(
             f"recipe {source}: {error.strerror}", expected=f"a path or one of {', '.join(names)}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise SettingsError(
+            f"recipe {source}: nested too deep", expected="tables and lists"
+        ) from None
+    except ValueError as error:  # not TOML, or not UTF-8
         raise SettingsError(f"recipe {source}: {error}", expected="TOML") from None
 
 
@@ -91,11 +102,11 @@ def _set(values: dict[str, Any], change: str) -> None:
         raise SettingsError(f"--set {change}", expected="table.key=value, such as stage1.steps=100")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *tables, key = path.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"--set {change}", expected=f"a table before {table!r} ends")
+            raise SettingsError(f"--set {change}", expected=f"{table!r} to be a table")
     values[key] = value

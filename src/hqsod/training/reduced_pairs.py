@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hqsod import images
 from hqsod.images import Array, binarise
 from hqsod.inference.upscaler import Upscaler
-from hqsod.training.damaged import Case, Share
+from hqsod.training.damaged import Case
+from hqsod.training.settings import Section, Share
 from hqsod.training.data import Arrays, recolour
 from hqsod.training.reduction import (
     SCALE,
@@ -33,7 +34,7 @@ BLUR = (0.8, 3.5)  # standard deviations, of few enlarged pictures
 BICUBIC = Image.Resampling.BICUBIC
 
 
-class Crops(BaseModel):
+class Crops(Section):
     """What is cut out of a pair, and how its picture is changed.
 
     Attributes:
@@ -42,8 +43,6 @@ class Crops(BaseModel):
         blurred: share of the enlarged pictures that are blurred.
         colour: largest change of brightness, contrast and saturation, as a share.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     side: int = Field(default=160, ge=32)
     bicubic: Share = 0.25

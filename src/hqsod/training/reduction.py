@@ -10,12 +10,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
 from hqsod.images import Array, binarise, resize
-from hqsod.training.damaged import Share
 from hqsod.training.degradation import compress
 from hqsod.training.perturbation import Mask, roughen
+from hqsod.training.settings import Section, Share
 
 SCALE = 4  # what the build enlarges by
 FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS)
@@ -30,7 +29,7 @@ BLUR = (1.0, 4.0)  # standard deviations, of few masks
 VERTICES = (0.04, 0.4)  # shares of a rough contour's that stay
 
 
-class Wear(BaseModel):
+class Wear(Section):
     """How a pair is worn; shares are of the pairs, those of a contour's faults of the faulty ones.
 
     Attributes:
@@ -43,8 +42,6 @@ class Wear(BaseModel):
         blurred: share of all masks that were blurred before.
         compressed: share of the pictures that are compressed once small.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     intact: Share = 0.4
     displaced: Share = 0.65

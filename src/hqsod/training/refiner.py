@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import images, metrics, weights
-from hqsod.dataset.layouts import find_pairs
-from hqsod.errors import InputError, WeightsError
+from hqsod.dataset.layouts import find_pairs, inspect
+from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.inference.small_refiner import MendingStep
 from hqsod.losses import iou_loss
@@ -31,14 +31,15 @@ from hqsod.models.compact_refiner import (
     GROUP,
     WIDTHS,
     CompactRefiner,
-    first_reason,
     is_compact_refiner,
 )
-from hqsod.training.damaged import Case, Damage, DamagedMasks, held_out_cases
+from hqsod.models.loading import fitting
+from hqsod.training.damaged import Damage, DamagedMasks, held_out_cases
 from hqsod.training.data import Batch
-from hqsod.training.stages import LoopSettings
-from hqsod.training.store import draw
-from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
+from hqsod.training.holdout import split
+from hqsod.training.settings import LoopSettings, Section
+from hqsod.training.sheets import is_shown, sheet
+from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
 from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is
@@ -47,7 +48,7 @@ _SHOWN = 8  # pictures on a sheet
 _TILE = 200  # pixels
 
 
-class RefinerRecipe(BaseModel):
+class RefinerRecipe(Section):
     """A whole training of the compact refiner.
 
     Attributes:
@@ -59,8 +60,6 @@ class RefinerRecipe(BaseModel):
         damage: see `Damage`.
         loop: see `LoopSettings`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["refiner"]
     widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
@@ -80,43 +79,69 @@ class RefinerRecipe(BaseModel):
             raise ValueError("a rate for the extractor, which would stay random for ever")
         return self
 
-    def prepare(self, sources: Sources) -> Prepared:
-        """Find the pairs, hold some of them out, and draw the first weights.
 
-        Raises:
-            InputError: no pairs, or none of them can be used.
-            WeightsError: no weights to begin with, or of another network.
-        """
-        network = self._network()
-        usable, rejected = find_usable(sources.data, sources.images, sources.masks)
-        if sources.validation is None:
-            held_out = [pair for pair in usable if draw(pair.stem) < self.holdout]
-            usable = [pair for pair in usable if draw(pair.stem) >= self.holdout]
-        else:
-            held_out, others = find_usable(sources.validation, None, None)
-            rejected |= others
-        data = DamagedMasks(usable, self.damage)
-        return Prepared(RefinerTask(network, data, held_out), rejected)
+def stages(recipe: RefinerRecipe, folders: DataFolders, _out: Path) -> list[Stage]:
+    """The one stage."""
+    return [Stage("run", recipe.loop, partial(_prepare, recipe, folders))]
 
-    def _network(self) -> CompactRefiner:
-        """The network before the first step."""
-        torch.manual_seed(self.loop.seed)
-        network = CompactRefiner(self.widths)
-        if self.start != "random":
-            self._fill(network)
+
+def _prepare(recipe: RefinerRecipe, folders: DataFolders) -> Prepared:
+    """Find the pairs, hold some of them out, and make the network to begin with.
+
+    Raises:
+        InputError: no pairs, or none of them can be used.
+        WeightsError: no weights to begin with, or of another network.
+    """
+    network = _start(recipe)
+    pairs = divide_pairs(folders, recipe.holdout)
+    task = RefinerTask(network, DamagedMasks(pairs.usable, recipe.damage), pairs.held_out)
+    return Prepared(task, len(pairs.held_out), pairs.rejected, pairs.unpaired)
+
+
+class DividedPairs(NamedTuple):
+    """The pairs of a data set that can be used.
+
+    Attributes:
+        usable: those to train on.
+        held_out: those to validate on.
+        rejected: why the others cannot be used, by stem.
+        unpaired: photographs without a mask and masks without a photograph.
+    """
+
+    usable: Sequence[Pair]
+    held_out: Sequence[Pair]
+    rejected: Mapping[str, str]
+    unpaired: Sequence[Path]
+
+
+def divide_pairs(folders: DataFolders, holdout: float) -> DividedPairs:
+    """Find the pairs to train and to validate on.
+
+    Raises:
+        InputError: no pairs, or none of them can be used.
+    """
+    usable, rejected = find_usable(folders.data, folders.images, folders.masks)
+    if folders.validation is None:
+        usable, held_out = split(usable, holdout)
+    else:
+        held_out, others = find_usable(folders.validation, None, None)
+        rejected |= others
+    unpaired = inspect(folders.data, folders.images, folders.masks).unpaired
+    return DividedPairs(usable, held_out, rejected, unpaired)
+
+
+def _start(recipe: RefinerRecipe) -> CompactRefiner:
+    """The network before the first step: random, or with weights for it or its extractor."""
+    torch.manual_seed(recipe.loop.seed)
+    network = CompactRefiner(recipe.widths)
+    if recipe.start == "random":
         return network
-
-    def _fill(self, network: CompactRefiner) -> None:
-        """Start from weights: of a compact refiner, or of its extractor alone."""
-        state = weights.load(weights.resolve(self.start))
-        part: nn.Module = network if is_compact_refiner(state) else network.extractor
-        try:
-            part.load_state_dict(state)
-        except RuntimeError as error:
-            raise WeightsError(
-                f"start {self.start}: weights that do not fit ({first_reason(error)})",
-                expected=f"a compact refiner's of widths {self.widths}, or efficientnet-lite0",
-            ) from None
+    state = weights.load(weights.resolve(recipe.start))
+    part: nn.Module = network if is_compact_refiner(state) else network.extractor
+    known = f"a compact refiner's of widths {recipe.widths}, or efficientnet-lite0"
+    with fitting(known, f"start = {recipe.start}"):
+        part.load_state_dict(state)
+    return network
 
 
 def find_usable(
@@ -207,7 +232,7 @@ class RefinerTask:
         step = MendingStep(deepcopy(network), device, torch.float32)
         before: list[tuple[float, float]] = []
         after: list[tuple[float, float]] = []
-        rows: list[Array] = []
+        rows: list[tuple[Array, ...]] = []
         for number, case in enumerate(held_out_cases(self.held_out)):
             refined = step(case.image, case.mask)
             for measured, mask in ((before, case.mask), (after, refined)):
@@ -216,7 +241,7 @@ class RefinerTask:
                     (mask_iou(binary, case.truth), boundary_accuracy(binary, case.truth))
                 )
             if is_shown(number, len(self.held_out), _SHOWN):
-                rows.append(_row(case, refined))
+                rows.append((case.image, case.mask, refined, case.truth))
         if not rows:
             return None
         (ious, edges), (new_ious, new_edges) = np.array(before).T, np.array(after).T
@@ -226,11 +251,5 @@ class RefinerTask:
             "mba_gain": float((new_edges - edges).mean()),
             "worse": float((new_ious < ious).mean()),
         }
-        return Validation(scores, 1 - scores["error_gone"], np.vstack(rows))
-
-
-def _row(case: Case, refined: Array) -> Array:
-    """Picture, damaged mask, refined mask and truth side by side."""
-    tiles = [case.image, *(np.dstack([m] * 3) for m in (case.mask, refined, case.truth))]
-    small = [images.resize(tile, (_TILE, _TILE), Image.Resampling.BILINEAR) for tile in tiles]
-    return np.hstack(small)
+        headings = ("image", "damaged mask", "refined", "true mask")
+        return Validation(scores, 1 - scores["error_gone"], sheet(headings, rows, _TILE))

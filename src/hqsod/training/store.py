@@ -1,4 +1,4 @@
-"""Training pictures, decoded and cut into superpixels once and kept at training size.
+"""Training images, decoded and cut into superpixels once and kept at training size.
 
 Decoding and SLIC cost far more than a training step of a small network, so a data set is brought to
 training size once, into memory-mapped arrays in hqsod's cache folder. The making of a store can be
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,63 +26,64 @@ from PIL import Image
 
 from hqsod import images, weights
 from hqsod.addresses import write_bytes
-from hqsod.dataset.layouts import find_pairs
+from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
 from hqsod.progress import console, progress_bar
+from hqsod.runner import THREADS
+from hqsod.training.holdout import hold_out
 from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
-_CHUNK = 64  # pictures between two flushes to disk
+_CHUNK = 64  # images between two flushes to disk
 _PATIENCE = 1.0  # seconds before a wait is told: processes of one training meet for a moment
 _WAITING, _READY, _REJECTED = range(3)
-_FORMAT = 1  # raise it when what is stored changes
+_FORMAT = 2  # raise it when what is stored changes
 
 
 class Example(NamedTuple):
-    """A picture at training size.
+    """An image at training size.
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
         mask: (S, S) uint8.
-        superpixels: (S, S) int16 labels from 0.
+        superpixels: (S, S) int16 labels from 0; None where no loss asks for them.
     """
 
     image: Array
     mask: Array
-    superpixels: Labels
+    superpixels: Labels | None = None
 
 
-class Source(NamedTuple):
+class TrainingSet(NamedTuple):
     """A data set that is trained on or validated with.
 
     Attributes:
-        pairs: its pictures and masks, sorted by stem.
-        placements: where pictures lie on a black canvas, by stem; the rest is cropped away.
+        pairs: its images and masks, sorted by stem.
+        placements: where images lie on a black canvas, by stem; the rest is cropped away.
+        unpaired: photographs without a mask and masks without a photograph.
     """
 
     pairs: Sequence[Pair]
     placements: Mapping[str, Placement]
+    unpaired: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
 class Store:
-    """Pictures of a data set at training size.
+    """Images of a data set at training size.
 
     Attributes:
-        stems: names of the pictures, in order.
-        image: (N, S, S, 3) uint8 RGB, memory-mapped.
-        mask: (N, S, S) uint8, memory-mapped.
-        superpixels: (N, S, S) int16, memory-mapped.
-        rejected: why a picture is not among them, by stem.
+        stems: names of the images, in order.
+        arrays: memory-mapped arrays of rows by name, as `Example` has them.
+        rows: which row is whose, in the order of `stems`.
+        rejected: why an image is not among them, by stem.
     """
 
     stems: tuple[str, ...]
-    image: Array
-    mask: Array
-    superpixels: Labels
+    arrays: Mapping[str, NDArray[Any]]
     rows: NDArray[np.int64]
     rejected: Mapping[str, str]
 
@@ -91,28 +92,33 @@ class Store:
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]
-        return Example(self.image[row], self.mask[row], self.superpixels[row])
+        return Example(**{name: array[row] for name, array in self.arrays.items()})
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images."""
+        return int(self.arrays["image"].shape[1])
+
+    def without_superpixels(self) -> Store:
+        """The same images, for a loss that does not ask for superpixels."""
+        return replace(self, arrays={n: a for n, a in self.arrays.items() if n != "superpixels"})
 
     def part(self, indices: Sequence[int]) -> Store:
-        """The pictures at `indices` alone."""
+        """The images at `indices` alone."""
         stems = tuple(self.stems[i] for i in indices)
-        rows = self.rows[list(indices)]
-        return Store(stems, self.image, self.mask, self.superpixels, rows, self.rejected)
+        return replace(self, stems=stems, rows=self.rows[list(indices)])
 
     def split(self, share: float) -> tuple[Store, Store]:
-        """All but about `share` of the pictures, and those; names alone decide."""
-        held = [draw(stem) < share for stem in self.stems]
-        rest = [i for i, out in enumerate(held) if not out]
-        return self.part(rest), self.part([i for i, out in enumerate(held) if out])
+        """All but about `share` of the images, and those; see `hold_out`."""
+        held = hold_out(self.stems, share)
+        rest = [i for i, stem in enumerate(self.stems) if stem not in held]
+        return self.part(rest), self.part([i for i, s in enumerate(self.stems) if s in held])
 
 
-def draw(stem: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:4]) / 2**32
-
-
-def find_source(folder: Path, image_folder: str | None, mask_folder: str | None) -> Source:
-    """The pairs of a data set, and where their pictures lie if hqsod has built it.
+def find_training_set(
+    folder: Path, image_folder: str | None = None, mask_folder: str | None = None
+) -> TrainingSet:
+    """The pairs of a data set, and where their images lie if hqsod has built it.
 
     Args:
         folder: the data set.
@@ -125,36 +131,37 @@ def find_source(folder: Path, image_folder: str | None, mask_folder: str | None)
     if mask_folder is not None and image_folder is None and (folder / "images").is_dir():
         image_folder = "images"
     pairs = find_pairs(folder, image_folder, mask_folder)
+    unpaired = inspect(folder, image_folder, mask_folder).unpaired
     if not (folder / MANIFEST).is_file():
-        return Source(pairs, {})
+        return TrainingSet(pairs, {}, unpaired)
     with Manifest.open(folder) as manifest:
         latest = manifest.latest()
     placements = {stem: r.placement for stem, r in latest.items() if r.placement is not None}
-    return Source(pairs, placements)
+    return TrainingSet(pairs, placements, unpaired)
 
 
-def open_store(source: Source, size: int, superpixels: int) -> Store:
+def open_store(data: TrainingSet, size: int, superpixels: int | None = None) -> Store:
     """Bring a data set to training size, or find that it has been.
 
     Args:
-        source: what to bring.
+        data: what to bring.
         size: height and width wanted.
-        superpixels: how many SLIC is asked for.
+        superpixels: how many SLIC is asked for; None to keep none.
 
     Raises:
-        InputError: not one picture could be read.
+        InputError: not one image could be read.
         OutputError: the cache folder cannot be written to, or there is no room.
     """
-    folder = weights.cache_folder() / "training" / _key(source, size, superpixels)
+    folder = weights.cache_folder() / "training" / _key(data, size, superpixels)
     with _alone(folder):
-        files = _open_files(folder, len(source.pairs), size)
-        rejected = _fill(files, folder / "rejected.json", source, size, superpixels)
+        files = _open_files(folder, len(data.pairs), size, superpixels is not None)
+        rejected = _fill(files, folder / "rejected.json", data, size, superpixels)
     rows = np.flatnonzero(files.states == _READY)
     if not len(rows):
         reason = next(iter(rejected.values()))
-        raise InputError(f"{len(source.pairs)} pairs, none readable: {reason}")
-    stems = tuple(source.pairs[int(row)].stem for row in rows)
-    return Store(stems, files.image, files.mask, files.superpixels, rows, rejected)
+        raise InputError(f"{len(data.pairs)} pairs, none readable: {reason}")
+    stems = tuple(data.pairs[int(row)].stem for row in rows)
+    return Store(stems, files.arrays, rows, rejected)
 
 
 @contextmanager
@@ -170,7 +177,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:
-            console.print("waiting for another training that makes the same pictures")
+            console.print("waiting for another training that prepares the same images")
             lock.acquire()
     except OSError as error:
         raise OutputError(
@@ -183,15 +190,15 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _fill(
-    files: _Files, reasons: Path, source: Source, size: int, superpixels: int
+    files: _Files, reasons: Path, data: TrainingSet, size: int, superpixels: int | None
 ) -> dict[str, str]:
-    """Make the rows that wait; why pictures were left out, now or before, by stem."""
+    """Make the rows that wait; why images were left out, now or before, by stem."""
     rejected: dict[str, str] = json.loads(reasons.read_text("utf-8")) if reasons.is_file() else {}
 
     def make(row: np.int64) -> Example | InputError:
-        pair = source.pairs[int(row)]
+        pair = data.pairs[int(row)]
         try:
-            return read_example(pair, source.placements.get(pair.stem), size, superpixels)
+            return read_example(pair, data.placements.get(pair.stem), size, superpixels)
         except InputError as error:
             return error
 
@@ -199,15 +206,15 @@ def _fill(
     if not len(waiting):
         return rejected
     with (
-        progress_bar(len(waiting), "bringing pictures to training size") as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress_bar(len(waiting), "bringing images to training size", "images") as bar,
+        ThreadPoolExecutor(THREADS) as pool,
     ):
         for chunk in np.array_split(waiting, -(-len(waiting) // _CHUNK)):
             states = []
             for row, made in zip(chunk, pool.map(make, chunk), strict=True):
                 states.append(files.put(row, made))
                 if isinstance(made, InputError):
-                    rejected[source.pairs[int(row)].stem] = str(made)
+                    rejected[data.pairs[int(row)].stem] = str(made)
                     bar.note(f"left out: {made}")
                 bar.advance()
             write_bytes(reasons, json.dumps(rejected, indent=1).encode())
@@ -218,64 +225,68 @@ def _fill(
 class _Files(NamedTuple):
     """The memory-mapped arrays of a store, one row for each pair, and which rows are done."""
 
-    image: np.memmap
-    mask: np.memmap
-    superpixels: np.memmap
+    arrays: Mapping[str, np.memmap]
     states: np.memmap
 
     def put(self, row: np.int64, made: Example | InputError) -> int:
         """Store what was made of a pair, and give its state."""
         if isinstance(made, InputError):
             return _REJECTED
-        self.image[row], self.mask[row], self.superpixels[row] = made
+        for name, array in self.arrays.items():
+            array[row] = getattr(made, name)
         return _READY
 
     def mark(self, rows: NDArray[np.int64], states: Sequence[int]) -> None:
         """Mark rows as done, once what they hold is on disk."""
-        for array in (self.image, self.mask, self.superpixels):
+        for array in self.arrays.values():
             array.flush()
         self.states[rows] = states
         self.states.flush()
 
 
-def _open_files(folder: Path, count: int, size: int) -> _Files:
+def _open_files(folder: Path, count: int, size: int, superpixels: bool) -> _Files:
     """Open the arrays of a store, or make them of zeros.
 
     Raises:
         OutputError: there is no room for what is to be made: writing to a mapped file on a full
             disk ends the process without a word.
     """
-    shapes: dict[str, tuple[tuple[int, ...], type]] = {
-        "image": ((count, size, size, 3), np.uint8),
-        "mask": ((count, size, size), np.uint8),
-        "superpixels": ((count, size, size), np.int16),
-        "states": ((count,), np.uint8),
+    kinds: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+        "image": ((size, size, 3), np.uint8),
+        "mask": ((size, size), np.uint8),
     }
-    states = _array(folder / "states.npy", *shapes["states"])
-    needed = int(np.count_nonzero(states == _WAITING)) * size * size * 6
+    if superpixels:
+        kinds["superpixels"] = ((size, size), np.int16)
+    states = _array(folder / "states.npy", (count,), np.uint8)
+    row = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds.values())
+    needed = int(np.count_nonzero(states == _WAITING)) * row
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
             f"{folder}: {free / 1e9:.1f} GB free",
-            expected=f"{needed / 1e9:.1f} GB for pictures at training size",
+            expected=f"{needed / 1e9:.1f} GB for images at training size",
             fix=f"free space, or set {weights.CACHE_VARIABLE} to another disk",
         )
-    return _Files(*(_array(folder / f"{n}.npy", *shape) for n, shape in shapes.items()))
+    arrays = {
+        name: _array(folder / f"{name}.npy", (count, *shape), kind)
+        for name, (shape, kind) in kinds.items()
+    }
+    return _Files(arrays, states)
 
 
-def _key(source: Source, size: int, superpixels: int) -> str:
+def _key(data: TrainingSet, size: int, superpixels: int | None) -> str:
     """A name that changes with anything the stored arrays depend on."""
     files = [
         [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
-        for pair in source.pairs
+        for pair in data.pairs
         for path in (pair.image, pair.mask)
     ]
-    placements = {stem: str(placement) for stem, placement in source.placements.items()}
-    text = json.dumps([_FORMAT, size, superpixels, files, placements], sort_keys=True)
+    placements = {stem: str(placement) for stem, placement in data.placements.items()}
+    text = json.dumps([_FORMAT, size, superpixels or 0, files, placements], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+def _array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
     """Open a memory-mapped array, made of zeros where there is none."""
     if not path.is_file():
         temporary = path.with_suffix(".part")
@@ -284,32 +295,43 @@ def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     return np.lib.format.open_memmap(path, "r+")
 
 
-def read_example(pair: Pair, placement: Placement | None, size: int, superpixels: int) -> Example:
+def read_example(
+    pair: Pair, placement: Placement | None, size: int, superpixels: int | None
+) -> Example:
     """Read a pair and bring it to size x size, whatever its proportions, as PurNet does.
 
     Args:
-        pair: what to read; superpixels are read from `image_sp` beside the pictures' folder, as in
-            PurNet's data, or made.
-        placement: where the picture lies on its canvas, if it has one.
+        pair: what to read.
+        placement: where the image lies on its canvas, if it has one.
         size: height and width wanted.
-        superpixels: how many SLIC is asked for.
+        superpixels: how many SLIC is asked for, where none lie beside the data set; None for none.
 
     Raises:
         InputError: a file that cannot be read, or sizes that differ.
     """
     image, mask, _ = images.read_pair(pair)
-    published = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
-    labels = read_superpixels(published) if published.is_file() else None
-    if labels is not None and labels.shape != mask.shape:
-        raise InputError(
-            f"{published}: {labels.shape}", expected=f"{mask.shape} as {pair.image.name}"
-        )
-    if placement is not None:
-        image, mask = images.unpad(image, placement), images.unpad(mask, placement)
-        labels = None if labels is None else labels[placement.window]
-    small = images.resize(image, (size, size), Image.Resampling.BILINEAR)
-    small_mask = images.resize(mask, (size, size), Image.Resampling.BILINEAR)
+    window = (slice(None), slice(None)) if placement is None else placement.window
+    labels = None if superpixels is None else _published_superpixels(pair, mask.shape)
+    image = images.resize(image[window], (size, size), Image.Resampling.BILINEAR)
+    mask = images.resize(mask[window], (size, size), Image.Resampling.BILINEAR)
+    if superpixels is None:
+        return Example(image, mask)
     if labels is None:
-        return Example(small, small_mask, slic_superpixels(small, superpixels))
-    resized = cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST)
-    return Example(small, small_mask, np.asarray(resized, np.int16))
+        return Example(image, mask, slic_superpixels(image, superpixels))
+    resized = cv2.resize(labels[window], (size, size), interpolation=cv2.INTER_NEAREST)
+    return Example(image, mask, np.asarray(resized, np.int16))
+
+
+def _published_superpixels(pair: Pair, shape: tuple[int, ...]) -> Labels | None:
+    """The superpixels of `image_sp` beside the images' folder, as PurNet's data has them.
+
+    Raises:
+        InputError: they cannot be read, or are of another shape than the image.
+    """
+    path = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
+    if not path.is_file():
+        return None
+    labels = read_superpixels(path)
+    if labels.shape != shape:
+        raise InputError(f"{path}: {labels.shape}", expected=f"{shape} as {pair.image.name}")
+    return labels

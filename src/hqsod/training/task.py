@@ -1,4 +1,4 @@
-"""What the loop asks of whatever is trained.
+"""What the loop asks of whatever is trained, and what a job asks of each kind of training.
 
 A task holds a network and its data; it turns a batch into losses and says how good the network is.
 Steps, optimizer, checkpoints and logs are the loop's.
@@ -6,7 +6,7 @@ Steps, optimizer, checkpoints and logs are the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hqsod.images import Array
 from hqsod.training.data import Batch, Dataset
+from hqsod.training.settings import LoopSettings
 
 
 class Objective(NamedTuple):
@@ -21,7 +22,7 @@ class Objective(NamedTuple):
 
     Attributes:
         terms: tensors by name; the loss is the sum of all their values.
-        trains: names in `Task.parts`.
+        trains: names in `TrainingTask.parts`.
     """
 
     terms: Mapping[str, Tensor]
@@ -34,20 +35,15 @@ class Validation(NamedTuple):
     Attributes:
         scores: by name.
         error: the figure that is smallest for the best network.
-        picture: (H, W, 3) uint8 sheet of predictions to look at.
+        sheet: (H, W, 3) uint8 sheet of predictions to look at; see `sheets`.
     """
 
     scores: Mapping[str, float]
     error: float
-    picture: Array
+    sheet: Array
 
 
-def is_shown(number: int, count: int, most: int) -> bool:
-    """Whether a picture is on the sheet, which holds at most `most`, spread over all `count`."""
-    return number * most // count > (number - 1) * most // count
-
-
-class Task(Protocol):
+class TrainingTask(Protocol):
     """Something that can be trained."""
 
     @property
@@ -73,20 +69,22 @@ class Task(Protocol):
         """Scores of `network`, which is `self.network` or an average of it; None without data."""
 
 
-class Sources(NamedTuple):
-    """Where the pictures of a training are.
+class DataFolders(NamedTuple):
+    """Where the images of a training are.
 
     Attributes:
         data: folder of the data set.
         images: folder of the photographs in it, where it is not found by itself.
         masks: folder of the masks, likewise.
         validation: folder of a data set to validate on; None holds out a part of `data`.
+        overfit: how many images are learned by heart; 0 for an ordinary training.
     """
 
     data: Path
     images: str | None = None
     masks: str | None = None
     validation: Path | None = None
+    overfit: int = 0
 
 
 class Prepared(NamedTuple):
@@ -94,8 +92,26 @@ class Prepared(NamedTuple):
 
     Attributes:
         task: what is trained.
-        rejected: why pictures were left out, by stem.
+        held_out: how many images it is validated on.
+        rejected: why images were left out, by stem.
+        unpaired: photographs without a mask and masks without a photograph.
     """
 
-    task: Task
+    task: TrainingTask
+    held_out: int
     rejected: Mapping[str, str]
+    unpaired: Sequence[Path] = ()
+
+
+class Stage(NamedTuple):
+    """One stage of a training.
+
+    Attributes:
+        name: of its folder in the run's.
+        settings: what the loop is told.
+        prepare: finds the data and makes the task; the stages before it are done by then.
+    """
+
+    name: str
+    settings: LoopSettings
+    prepare: Callable[[], Prepared]

@@ -1,97 +1,102 @@
-"""The compact upscaler as a task: photographs, what is left of them, how well they come back.
+"""How the small upscaler is trained: photographs, what is left of them, how well they come back.
 
 Trained for PSNR alone: a loss that rewards invented detail would draw texture that was not there,
-and what is cut out along it. The picture is scored as the field scores it: PSNR on the Y of BT.601,
+and what is cut out along it. The image is scored as the field scores it: PSNR on the Y of BT.601,
 a border of `scale` pixels left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from hqsod import images
 from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
-from hqsod.inference.upscaler import NetworkUpscaler, Upscaler
-from hqsod.models.compact import Compact, CompactConfig
+from hqsod.inference.upscaler import NetworkUpscaler
+from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
 from hqsod.training.data import Arrays, Batch
 from hqsod.training.degradation import REDUCE, Degradation, compress, degrade
-from hqsod.training.stages import LoopSettings
-from hqsod.training.store import draw
-from hqsod.training.task import Objective, Prepared, Sources, Validation, is_shown
+from hqsod.training.holdout import split
+from hqsod.training.settings import LoopSettings, Section
+from hqsod.training.sheets import is_shown, sheet
+from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
 from hqsod.types import Placement
 
 LUMA = (65.481, 128.553, 24.966)  # of BT.601 in video range, for R, G, B in [0, 1]
-QUALITY = 60  # of the JPEG pictures the network is validated on
+QUALITY = 60  # of the JPEG images the network is validated on
 EPSILON = 1e-3  # where the loss turns from absolute to squared error, in parts of white
-_SHOWN = 4  # pictures on a sheet
+_SHOWN = 4  # images on a sheet
 _TILE = 240  # pixels
 
 
-class Patches(BaseModel):
+class Patches(Section):
     """What is cut out of a degraded photograph.
 
     Attributes:
-        side: of a square patch, in pixels of the small picture.
+        side: of a square patch, in pixels of the small image.
         each: patches cut out of one photograph; a batch has this many times its photographs.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     side: Annotated[int, Field(ge=8)] = 32
     each: Annotated[int, Field(ge=1)] = 4
 
 
-class UpscalerRecipe(BaseModel):
-    """A whole training of the compact upscaler.
+class UpscalerRecipe(Section):
+    """A whole training of the small upscaler.
 
     Attributes:
         task: says that it is one.
-        network: see `CompactConfig`.
+        network: see `UpscalerSizes`.
         holdout: share of the photographs kept for validation where no others are named.
         patches: see `Patches`.
         degradation: see `Degradation`.
         loop: see `LoopSettings`; its `batch` counts photographs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     task: Literal["upscaler"]
-    network: CompactConfig
+    network: UpscalerSizes
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     patches: Patches = Patches()
     degradation: Degradation = Degradation()
     loop: LoopSettings
 
-    def prepare(self, sources: Sources) -> Prepared:
-        """Find the photographs, hold some of them out, and draw the first weights.
 
-        Raises:
-            InputError: no photographs, or none of them can be used.
-            SettingsError: masks are named, which the upscaler does not learn from.
-        """
-        if sources.masks is not None:
-            raise SettingsError(
-                "--masks with a recipe for the upscaler", expected="photographs alone"
-            )
-        scale = self.network.scale
-        usable, rejected = find_photographs(sources.data, sources.images, self.patches.side * scale)
-        if sources.validation is None:
-            held_out = [path for path in usable if draw(path.stem) < self.holdout]
-            usable = [path for path in usable if path not in held_out]
-        else:
-            held_out, others = find_photographs(sources.validation, None, 4 * scale)
-            rejected |= others
-        torch.manual_seed(self.loop.seed)
-        data = DegradedPhotographs(usable, scale, self.patches, self.degradation)
-        return Prepared(UpscalerTask(Compact(self.network), data, held_out), rejected)
+def stages(recipe: UpscalerRecipe, folders: DataFolders, _out: Path) -> list[Stage]:
+    """The one stage.
+
+    Raises:
+        SettingsError: masks are named, which the upscaler does not learn from.
+    """
+    if folders.masks is not None:
+        raise SettingsError("--masks with a recipe for the upscaler", expected="photographs alone")
+    return [Stage("run", recipe.loop, partial(_prepare, recipe, folders))]
+
+
+def _prepare(recipe: UpscalerRecipe, folders: DataFolders) -> Prepared:
+    """Find the photographs, hold some of them out, and draw the first weights.
+
+    Raises:
+        InputError: no photographs, or none of them can be used.
+    """
+    scale = recipe.network.scale
+    usable, rejected = find_photographs(folders.data, folders.images, recipe.patches.side * scale)
+    if folders.validation is None:
+        usable, held_out = split(usable, recipe.holdout)
+    else:
+        held_out, others = find_photographs(folders.validation, None, 4 * scale)
+        rejected |= others
+    torch.manual_seed(recipe.loop.seed)
+    data = DegradedPhotographs(usable, scale, recipe.patches, recipe.degradation)
+    task = UpscalerTask(SmallUpscaler(recipe.network), data, held_out)
+    return Prepared(task, len(held_out), rejected)
 
 
 class DegradedPhotographs:
@@ -174,7 +179,7 @@ def find_photographs(
         except InputError as error:
             rejected[path.stem] = str(error)
     if not usable:
-        reason = next(iter(rejected.values()), "no pictures in it")
+        reason = next(iter(rejected.values()), "no images in it")
         raise InputError(
             f"{folder}: no photograph can be used ({reason})", expected="sharp photographs"
         )
@@ -182,7 +187,7 @@ def find_photographs(
 
 
 def reduce(image: Array, scale: int) -> Array:
-    """A `scale` times smaller picture, by Pillow's bicubic reduction."""
+    """A `scale` times smaller image, by Pillow's bicubic reduction."""
     return images.resize(image, (image.shape[0] // scale, image.shape[1] // scale), REDUCE)
 
 
@@ -200,7 +205,7 @@ def luma_psnr(image: Array, truth: Array, border: int) -> float:
 
 
 class UpscalerTask:
-    """Training of the compact upscaler.
+    """Training of the small upscaler.
 
     Args:
         network: what is trained.
@@ -209,55 +214,49 @@ class UpscalerTask:
     """
 
     def __init__(
-        self, network: Compact, data: DegradedPhotographs, held_out: Sequence[Path]
+        self, network: SmallUpscaler, data: DegradedPhotographs, held_out: Sequence[Path]
     ) -> None:
         self.network, self.data, self.held_out = network, data, held_out
         self.parts: Mapping[str, nn.Module] = {"upscaler": network}
-        self.metadata: Mapping[str, str] = {"network": "compact upscaler"}
+        self.metadata: Mapping[str, str] = {"network": "small upscaler"}
 
     def objectives(self, batch: Batch) -> list[Objective]:
         """The Charbonnier distance (Charbonnier et al., ICIP 1994) of all pixels."""
-        small, large = (_as_pictures(batch[name]) for name in ("small", "large"))
+        small, large = (_as_images(batch[name]) for name in ("small", "large"))
         difference = self.network(small) - large
         distance = (difference.square() + EPSILON**2).sqrt().mean()
         return [Objective({"distance": distance}, ("upscaler",))]
 
     def validate(self, network: nn.Module) -> Validation | None:
-        """How many dB the network's PSNR is above bicubic's, of clean and compressed pictures."""
+        """How many dB the network's PSNR is above bicubic's, of clean and compressed images."""
         if not self.held_out:
             return None
         scale, device = self.data.scale, next(network.parameters()).device
         upscaler = NetworkUpscaler("upscaler", "", network, scale, 1, device)
-        gains: list[list[float]] = []
-        rows: list[Array] = []
+        gains: list[float] = []  # of the clean and of the compressed image in turn
+        rows: list[list[Array]] = []
         for number, path in enumerate(self.held_out):
             truth = read_photograph(path, scale)
             small = reduce(truth, scale)
-            results = [
-                _beside_bicubic(upscaler, x, truth) for x in (small, compress(small, QUALITY))
-            ]
-            gains.append([gain for gain, _ in results])
-            if is_shown(number, len(self.held_out), _SHOWN):
-                rows += [row for _, row in results]
-        clean, compressed = np.mean(gains, 0)
+            for worn in (small, compress(small, QUALITY)):
+                bicubic = images.resize(worn, truth.shape[:2], REDUCE)
+                upscaled = upscaler([worn])[0]
+                gains.append(luma_psnr(upscaled, truth, scale) - luma_psnr(bicubic, truth, scale))
+                if is_shown(number, len(self.held_out), _SHOWN):
+                    rows.append([_middle(image) for image in (bicubic, upscaled, truth)])
+        clean, compressed = np.reshape(gains, (-1, 2)).mean(0)
         scores = {"clean_gain": float(clean), "compressed_gain": float(compressed)}
-        return Validation(scores, -float(clean + compressed), np.vstack(rows))
+        headings = ("bicubic", "upscaler", "original")
+        return Validation(scores, -float(clean + compressed), sheet(headings, rows, _TILE))
 
 
-def _beside_bicubic(upscaler: Upscaler, small: Array, truth: Array) -> tuple[float, Array]:
-    """What the upscaler has over bicubic in dB; bicubic, the upscaler and the truth to look at."""
-    pictures = (images.resize(small, truth.shape[:2], REDUCE), upscaler([small])[0])
-    before, after = (luma_psnr(picture, truth, upscaler.scale) for picture in pictures)
-    return after - before, np.hstack([_middle(picture) for picture in (*pictures, truth)])
-
-
-def _as_pictures(patches: Tensor) -> Tensor:
+def _as_images(patches: Tensor) -> Tensor:
     """(B, each, H, W, 3) uint8 to (B * each, 3, H, W) float32 in [0, 1], channels last."""
     return patches.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
 
 
 def _middle(image: Array) -> Array:
-    """The middle of a picture, on black where the picture is smaller than a tile."""
+    """The middle of a image, on black where the image is smaller than a tile."""
     height, width = (min(side, _TILE) for side in image.shape[:2])
     top, left = ((side - _TILE) // 2 if side > _TILE else 0 for side in image.shape[:2])
     tile = image[top : top + height, left : left + width]

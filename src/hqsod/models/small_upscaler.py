@@ -1,4 +1,4 @@
-"""A small upscaler: residual blocks of 3 x 3 convolutions on the small picture, one pixel shuffle.
+"""A small upscaler: residual blocks of 3 x 3 convolutions on the small image, one pixel shuffle.
 
 The plan of EDSR (Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution",
 CVPR Workshops 2017) with few channels, and two differences: one convolution draws all pixels that
@@ -16,20 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.errors import WeightsError
+from hqsod.models.loading import fitting
 
 COLOURS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class CompactConfig:
-    """The sizes of a compact upscaler.
+class UpscalerSizes:
+    """The sizes of a small upscaler.
 
     Attributes:
         features: channels of the body.
         blocks: number of residual blocks, of two convolutions each.
         scale: how many times larger the result is.
-        window: sides of pictures are multiples of this; any will do.
+        window: sides of images are multiples of this; any will do.
     """
 
     window: ClassVar[int] = 1
@@ -38,10 +38,10 @@ class CompactConfig:
     scale: int = 4
 
 
-class Compact(nn.Module):
+class SmallUpscaler(nn.Module):
     """The network; `config` holds its sizes."""
 
-    def __init__(self, config: CompactConfig) -> None:
+    def __init__(self, config: UpscalerSizes) -> None:
         super().__init__()
         self.config = config
         self.first = _conv(COLOURS, config.features)
@@ -57,7 +57,7 @@ class Compact(nn.Module):
         self.blocks.to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Upscale pictures of any size.
+        """Upscale images of any size.
 
         Args:
             images: (B, 3, H, W) float32 RGB in [0, 1].
@@ -96,27 +96,20 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def is_compact(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are weights of a compact upscaler."""
+def is_small_upscaler(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of a small upscaler."""
     return "first.weight" in state and "blocks.0.conv2.weight" in state and "last.weight" in state
 
 
-def build_compact(state: Mapping[str, Tensor]) -> Compact:
+def build_small_upscaler(state: Mapping[str, Tensor]) -> SmallUpscaler:
     """The network of a checkpoint, its sizes read from the shapes, the weights loaded.
 
     Raises:
-        WeightsError: these are not all the weights of one compact upscaler.
+        WeightsError: these are not all the weights of one small upscaler.
     """
-    try:
+    with fitting("those of a small upscaler, as `hqsod train --recipe upscaler` writes it"):
         features, drawn = state["first.weight"].shape[0], state["last.weight"].shape[0]
         blocks = sum(name.endswith("conv2.weight") for name in state)
-        config = CompactConfig(features, blocks, round((drawn / COLOURS) ** 0.5))
-        network = Compact(config)
+        network = SmallUpscaler(UpscalerSizes(features, blocks, round((drawn / COLOURS) ** 0.5)))
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(
-            f"weights that do not fit ({' '.join(str(error).split())[:200]})",
-            expected="a compact upscaler, as `hqsod train --recipe upscaler` writes it",
-            fix="give the checkpoint of another network to the part that knows it",
-        ) from error
     return network.eval()

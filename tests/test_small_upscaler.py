@@ -1,4 +1,4 @@
-"""The compact upscaler: bicubic before it learns, sizes from shapes, borders, what it refuses."""
+"""The small upscaler: bicubic before it learns, sizes from shapes, borders, what it refuses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from hqsod import images, weights
 from hqsod.errors import WeightsError
 from hqsod.inference.devices import PRECISIONS
 from hqsod.inference.upscaler import load_upscaler
-from hqsod.models.compact import Compact, CompactConfig, build_compact, is_compact
+from hqsod.models.small_upscaler import (
+    SmallUpscaler,
+    UpscalerSizes,
+    build_small_upscaler,
+    is_small_upscaler,
+)
 from hqsod.training.degradation import compress
 from hqsod.training.upscaler import luma_psnr, reduce
 
 from .golden import inputs
 
-SMALL = CompactConfig(features=8, blocks=2)
+SMALL = UpscalerSizes(features=8, blocks=2)
 
 
-def small(config: CompactConfig = SMALL) -> Compact:
+def small(config: UpscalerSizes = SMALL) -> SmallUpscaler:
     """A network that draws something."""
     torch.manual_seed(0)
-    network = Compact(config).eval()
+    network = SmallUpscaler(config).eval()
     torch.nn.init.normal_(network.last.weight, std=0.1)
     return network
 
@@ -32,16 +37,16 @@ def small(config: CompactConfig = SMALL) -> Compact:
 def test_untrained_it_enlarges_as_pillow_does() -> None:
     photo = inputs.photo("chelsea").crop((100, 50, 159, 91))
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
-    result = Compact(SMALL)(pixels)[0].permute(1, 2, 0).clamp(0, 1) * 255
+    result = SmallUpscaler(SMALL)(pixels)[0].permute(1, 2, 0).clamp(0, 1) * 255
     expected = np.asarray(photo.resize((59 * 4, 41 * 4), Image.Resampling.BICUBIC))
     # Pillow rounds to eight bits between the columns and the rows.
     assert np.abs(result.numpy() - expected).max() <= 1.5
 
 
 def test_sizes_are_read_from_the_shapes() -> None:
-    for config in (SMALL, CompactConfig(features=6, blocks=3, scale=2)):
+    for config in (SMALL, UpscalerSizes(features=6, blocks=3, scale=2)):
         network = small(config)
-        again = build_compact(network.state_dict())
+        again = build_small_upscaler(network.state_dict())
         assert again.config == config
         image = torch.rand(2, 3, 5, 7)
         torch.testing.assert_close(again(image), network(image))
@@ -56,7 +61,7 @@ def test_every_parameter_learns() -> None:
 
 @torch.inference_mode()
 def test_bf16_is_close_and_the_picture_stays_float32() -> None:
-    network, image = small(CompactConfig(features=32, blocks=3)), torch.rand(1, 3, 24, 24)
+    network, image = small(UpscalerSizes(features=32, blocks=3)), torch.rand(1, 3, 24, 24)
     expected = network(image)
     network.set_precision(torch.bfloat16)
     result = network(image)
@@ -67,20 +72,20 @@ def test_bf16_is_close_and_the_picture_stays_float32() -> None:
 @pytest.mark.parametrize("change", ["missing", "extra", "other"])
 def test_other_weights_are_refused(change: str) -> None:
     state = small().state_dict()
-    assert is_compact(state)
+    assert is_small_upscaler(state)
     if change == "missing":
         del state["blocks.1.conv1.bias"]
     elif change == "extra":
         state["norm.weight"] = torch.zeros(8)
     else:
         state["last.weight"] = torch.zeros(47, 8, 3, 3)
-    with pytest.raises(WeightsError, match="compact upscaler"):
-        build_compact(state)
+    with pytest.raises(WeightsError, match="small upscaler"):
+        build_small_upscaler(state)
 
 
 def test_it_is_told_from_other_networks() -> None:
-    assert not is_compact({"conv_first.weight": torch.zeros(1)})
-    assert not is_compact({})
+    assert not is_small_upscaler({"conv_first.weight": torch.zeros(1)})
+    assert not is_small_upscaler({})
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
