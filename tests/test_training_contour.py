@@ -14,12 +14,13 @@ from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import SettingsError
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.upscaler import Bicubic
-from hqsod.training.contour import ContourRecipe, contour_loss
-from hqsod.training.job import Plan, train
+from hqsod.training.contour import ContourRecipe, contour_loss, stages
+from hqsod.training.job import train
+from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
 from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.reduction import SCALE, Wear, displace, enlarge_mask, reduce_mask
-from hqsod.training.task import Sources
+from hqsod.training.task import DataFolders
 
 from .conftest import save
 
@@ -129,16 +130,17 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     """The recipe, made short: one file that is a whole refiner, and draws contours better."""
     recipe = read_recipe("contour", SHORT)
     assert isinstance(recipe, ContourRecipe)
-    outcome = train(Plan(data=folder, recipe=recipe, device="cpu"), tmp_path / "run")
+    outcome = train(TrainingPlan(data=folder, recipe=recipe, device="cpu"), tmp_path / "run")
     state = weights.load(outcome.weights)
     assert {name.split(".")[0] for name in state} == {"contour", "mending"}
     assert load_refiner(str(outcome.weights), torch.device("cpu"), torch.float32) is not None
 
-    task, _ = recipe.prepare(Sources(folder))
+    (stage,) = stages(recipe, DataFolders(folder), folder)
+    task = stage.prepare().task
     untrained = task.validate(task.network.eval())
     assert untrained is not None
     assert untrained.error == 0
-    assert untrained.picture.shape == (8 * 200, 4 * 200, 3)
+    assert untrained.sheet.shape[1:] == (4 * 200, 3)
     task.network.load_state_dict(state)
     trained = task.validate(task.network.eval())
     assert trained is not None

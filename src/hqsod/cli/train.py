@@ -20,6 +20,7 @@ TRY = {
     "purnet": "hqsod predict IMAGES --weights {weights} --out DIR",
     "upscaler": "hqsod upscale IMAGES --upscaler {weights} --out DIR",
     "refiner": "hqsod refine IMAGES MASKS --refiner {weights} --out DIR",
+    "contour": "hqsod refine IMAGES MASKS --refiner {weights} --out DIR",
 }
 
 
@@ -32,7 +33,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="purnet (the paper's), quick, upscaler, refiner, or a file.",
+            help="purnet (the paper's), quick, upscaler, refiner, contour, or a file.",
             show_default="purnet",
         ),
     ] = None,

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
+from hqsod.models.loading import fitting
 from hqsod.models.unet import UNet, convolution
 from hqsod.types import MASK_THRESHOLD
-from hqsod.models.loading import fitting
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels

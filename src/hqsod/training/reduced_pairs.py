@@ -17,7 +17,6 @@ from hqsod import images
 from hqsod.images import Array, binarise
 from hqsod.inference.upscaler import Upscaler
 from hqsod.training.damaged import Case
-from hqsod.training.settings import Section, Share
 from hqsod.training.data import Arrays, recolour
 from hqsod.training.reduction import (
     SCALE,
@@ -26,6 +25,7 @@ from hqsod.training.reduction import (
     reduce_image,
     reduce_mask,
 )
+from hqsod.training.settings import Section, Share
 from hqsod.types import Pair
 
 MARGIN = 32  # pixels around a crop that are enlarged with it and cut away, a multiple of SCALE
