@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.errors import WeightsError
+from hqsod.models.loading import fitting
 from hqsod.models.unet import Block, UNet, convolution
 
 WIDTHS = (48, 64, 64)  # channels at strides 4, 8, 16
@@ -115,16 +115,11 @@ def build_contour_refiner(state: Mapping[str, Tensor]) -> ContourRefiner:
     Raises:
         WeightsError: no `ContourRefiner`.
     """
-    try:
+    with fitting("those of a contour refiner"):
         first = [
             "unet.stem.0.weight",
             *(n for n in state if re.fullmatch(r"unet\.down\.\d+\.0\.0\.weight", n)),
         ]
         network = ContourRefiner([len(state[name]) for name in first])
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"weights that do not fit ({reason})", expected="those of a contour refiner"
-        ) from error
     return network.eval()
