@@ -14,6 +14,7 @@ from hqsod.cli.root import app
 from hqsod.errors import SettingsError
 
 if TYPE_CHECKING:
+    from hqsod.training.job import TrainingResult
     from hqsod.training.plan import TrainingPlan
 
 TRY = {
@@ -24,47 +25,54 @@ TRY = {
 }
 
 
+Out = Annotated[Path, typer.Option(help="The run's folder.")]
+Data = Annotated[Path | None, typer.Argument(help="The data set's folder; its layout is found.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help="purnet (the paper's), quick, upscaler, refiner, contour, or a file.",
+        show_default="purnet",
+    ),
+]
+Stages = Annotated[
+    str | None, typer.Option(help="Stages to train, such as 1,2.", show_default="all")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it began.")]
+Overfit = Annotated[
+    int | None, typer.Option(help="Learn this many images by heart, to see that it works.", min=1)
+]
+Validation = Annotated[
+    Path | None, typer.Option(help="Data set to validate on; else a part is held out.")
+]
+Images = Annotated[str | None, typer.Option(help="Folder of the photographs.")]
+Masks = Annotated[
+    str | None, typer.Option(help="Folder of the masks; masks or hq-masks for DUTS-HQ.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+Precision = Annotated[str | None, typer.Option(help="auto, float32 or bf16.", show_default="auto")]
+Accumulate = Annotated[
+    int | None, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
+]
+
+
 @app.command(epilog="On N GPUs: torchrun --nproc-per-node N -m hqsod train DATA --out RUN")
 def train(
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    data: Annotated[
-        Path | None, typer.Argument(help="The data set's folder; its layout is found.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="purnet (the paper's), quick, upscaler, refiner, contour, or a file.",
-            show_default="purnet",
-        ),
-    ] = None,
-    stages: Annotated[
-        str | None, typer.Option(help="Stages to train, such as 1,2.", show_default="all")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, as it began.")
-    ] = False,
-    overfit: Annotated[
-        int | None, typer.Option(help="Learn this many images by heart, to see that it works.")
-    ] = None,
-    validation: Annotated[
-        Path | None, typer.Option(help="Data set to validate on; else a part is held out.")
-    ] = None,
-    images: Annotated[str | None, typer.Option(help="Folder of the photographs.")] = None,
-    masks: Annotated[
-        str | None, typer.Option(help="Folder of the masks; masks or hq-masks for DUTS-HQ.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bf16.", show_default="auto")
-    ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
-    ] = None,
+    out: Out,
+    data: Data = None,
+    recipe: RecipeName = None,
+    stages: Stages = None,
+    settings: Changes = None,
+    resume: Resume = False,
+    overfit: Overfit = None,
+    validation: Validation = None,
+    images: Images = None,
+    masks: Masks = None,
+    device: Device = None,
+    precision: Precision = None,
+    accumulate: Accumulate = None,
 ) -> None:
     """Train a network; the run's folder then holds its weights, a log and sample predictions."""
     _require_installed()
@@ -83,11 +91,15 @@ def train(
     }
     given = {name: value for name, value in options.items() if value is not None}
     plan = _plan(out if resume else None, given, recipe, settings or [])
-    result = run(plan, out, resume=resume)
+    _report(run(plan, out, resume=resume), plan.recipe.task, out)
+
+
+def _report(result: TrainingResult, task: str, out: Path) -> None:
+    """Say what a training came to; exit status 1 when images were left out."""
     if int(os.environ.get("RANK", "0")):
         return  # the first of several processes speaks for all
     typer.echo(f"trained: {result.weights}; log and samples: {out}")
-    typer.echo(f"try it: {TRY[plan.recipe.task].format(weights=result.weights)}")
+    typer.echo(f"try it: {TRY[task].format(weights=result.weights)}")
     if result.rejected:
         typer.echo(f"{len(result.rejected)} images were left out:", err=True)
         for reason in result.rejected.values():
