@@ -130,7 +130,8 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     """The recipe, made short: one file that is a whole refiner, and draws contours better."""
     recipe = read_recipe("contour", SHORT)
     assert isinstance(recipe, ContourRecipe)
-    outcome = train(TrainingPlan(data=folder, recipe=recipe, device="cpu"), tmp_path / "run")
+    plan = TrainingPlan(data=folder, recipe=recipe, device="cpu", precision="float32")
+    outcome = train(plan, tmp_path / "run")
     state = weights.load(outcome.weights)
     assert {name.split(".")[0] for name in state} == {"contour", "mending"}
     assert load_refiner(str(outcome.weights), torch.device("cpu"), torch.float32) is not None
