@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
@@ -270,7 +271,11 @@ def _plain_png(data: bytes) -> bytes:
     kept, at = [data[:8]], 8
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        kind = data[at + 4 : at + 8]
+        is_exif = kind == b"eXIf" and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(
+            data[end - 4 : end]
+        )
+        if is_exif or kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             kept.append(data[at:end])
         at = end
     return b"".join(kept)

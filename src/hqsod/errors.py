@@ -7,6 +7,17 @@ line prints them as one line; `--debug` adds the traceback.
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or cannot show, as `\\x1b`; on one line.
+
+    File names come from strangers: one may hold escape sequences, or bytes that are no UTF-8.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 class HqsodError(Exception):
     """Base of every error a user can cause or mend.
 
@@ -22,7 +33,7 @@ class HqsodError(Exception):
 
     def __str__(self) -> str:
         wanted = self.expected and f"expected {self.expected}"
-        return "; ".join(part for part in (self.got, wanted, self.fix) if part)
+        return printable("; ".join(part for part in (self.got, wanted, self.fix) if part))
 
 
 class InputError(HqsodError):

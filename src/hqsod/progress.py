@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hqsod.errors import printable
+
 console = Console(stderr=True)
 
 
@@ -53,7 +55,12 @@ class Bar:
 
     def note(self, line: str) -> None:
         """Print one line without breaking the bar."""
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        note(line)
+
+
+def note(line: str) -> None:
+    """Print one line on standard error, above a bar that runs; file names in it are harmless."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

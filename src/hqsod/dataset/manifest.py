@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hqsod.errors import InputError, OutputError
+from hqsod.dataset.folders import Inside
+from hqsod.errors import InputError, OutputError, printable
 from hqsod.types import Placement
 
 NAME = "manifest.sqlite"
@@ -135,6 +136,7 @@ class Manifest:
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""
         values = asdict(record)
+        values["stem"] = printable(record.stem)  # of a pair rejected for its name
         for name in ("sources", "placement", "outputs", "seconds", "quality"):
             values[name] = json.dumps(values[name])
         values["made"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -144,18 +146,44 @@ class Manifest:
             self._connection.execute(f"INSERT INTO records ({columns}) VALUES ({places})", values)  # noqa: S608 (field names of Record)
 
     def latest(self) -> dict[str, Record]:
-        """The newest record of every stem, by stem."""
+        """The newest record of every stem, by stem.
+
+        Raises:
+            InputError: a row is damaged, or names a file outside of the data set.
+        """
         rows = self._connection.execute("SELECT * FROM latest ORDER BY stem")
-        return {row["stem"]: _record(row) for row in rows}
+        inside = Inside(self.folder)
+        return {row["stem"]: _record(row, inside) for row in rows}
 
     def find(self, stem: str) -> Record | None:
-        """The newest record of `stem`, if it has one."""
+        """The newest record of `stem`, if it has one; raises as `latest`."""
         newest = "SELECT * FROM records WHERE stem = ? ORDER BY id DESC LIMIT 1"
         row = self._connection.execute(newest, (stem,)).fetchone()
-        return row and _record(row)
+        return row and _record(row, Inside(self.folder))
 
 
-def _record(row: sqlite3.Row) -> Record:
+def _record(row: sqlite3.Row, inside: Inside) -> Record:
+    """The record in a row, fit to be used: a data set may come from a stranger.
+
+    Raises:
+        InputError: the row is damaged, or a name in it leads out of the data set.
+    """
+    try:
+        record = _parse(row)
+        for name in (record.stem, *record.outputs):
+            inside.require_name(name)
+        for file in record.outputs.values():
+            inside.require_path(file.path)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{inside.folder / NAME}: row {row['id']} is damaged ({type(error).__name__}: {error})",
+            expected="a manifest as hqsod build writes it",
+            fix="build the data set again",
+        ) from error
+    return record
+
+
+def _parse(row: sqlite3.Row) -> Record:
     placement = json.loads(row["placement"])
     return Record(
         stem=row["stem"],

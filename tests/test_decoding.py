@@ -1,0 +1,319 @@
+"""Image files from strangers: what is read, with which note, and what is refused."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+import hqsod
+from hqsod import decoding, images
+from hqsod.errors import InputError
+from hqsod.types import Pair
+from tests.conftest import random_picture, save
+from tests.golden import inputs
+
+DISK = np.where(np.hypot(*np.mgrid[-12:12, -16:16]) < 9, np.uint8(255), np.uint8(0))
+WHITE, BLACK = np.full_like(DISK, 255), np.zeros_like(DISK)
+
+
+def encoded(picture: Image.Image, form: str = "PNG", **settings) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **settings)
+    return buffer.getvalue()
+
+
+def stored(folder: Path, picture: Image.Image | np.ndarray, name: str = "mask.png") -> Path:
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    picture.save(folder / name)
+    return folder / name
+
+
+def test_nothing_else_opens_image_files():
+    source = Path(hqsod.__file__).parent
+    found = {
+        path.name
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and ast.unparse(node) in ("Image.open", "PIL.Image.open", "cv2.imread", "cv2.imdecode")
+    }
+    assert found == {"decoding.py"}
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [[BLACK] * 3, [WHITE] * 3, [WHITE // 2, BLACK, WHITE], [DISK] * 3],
+    ids=["black", "white", "blue", "as the transparency"],
+)
+def test_a_mask_in_the_transparency_is_read(tmp_path: Path, colours: list[np.ndarray]):
+    read = images.load_mask(stored(tmp_path, np.dstack([*colours, DISK])))
+    assert (read.pixels == DISK).all()
+    assert len(read.notes) == 1
+
+
+def test_a_mask_in_the_transparency_of_other_modes(tmp_path: Path):
+    alpha = Image.fromarray(DISK)
+    grey = Image.merge("LA", [Image.new("L", alpha.size), alpha])
+    palette = Image.fromarray(DISK // 255, "P")
+    palette.putpalette([9] * 6)
+    palette.save(tmp_path / "palette.png", transparency=bytes([0, 255]))
+    for path in (stored(tmp_path, grey), tmp_path / "palette.png"):
+        read = images.load_mask(path)
+        assert (read.pixels == DISK).all()
+        assert "transparency" in read.notes[0]
+
+
+def test_an_opaque_mask_keeps_its_levels(tmp_path: Path):
+    for alpha in (WHITE, BLACK):  # invisible as a whole: some programs save masks so
+        read = images.load_mask(stored(tmp_path, np.dstack([DISK] * 3 + [alpha])))
+        assert (read.pixels == DISK).all()
+
+
+def test_levels_and_transparency_that_disagree_are_refused(tmp_path: Path):
+    path = stored(tmp_path, np.dstack([DISK] * 3 + [255 - DISK]))
+    with pytest.raises(InputError, match=r"mask\.png: levels and transparency"):
+        images.read_mask(path)
+
+
+def test_a_trace_of_colour_is_made_grey_and_colours_are_refused(tmp_path: Path):
+    mask = np.dstack([DISK] * 3)
+    mask[3, 4] = (120, 134, 127)
+    read = images.load_mask(stored(tmp_path, mask))
+    assert (read.pixels == np.asarray(Image.fromarray(mask).convert("L"))).all()
+    assert read.notes == ("a trace of colour on 0.1% of the pixels, made grey",)
+    mask[3, 4] = (120, 137, 127)
+    with pytest.raises(InputError, match="a mask in colours"):
+        images.read_mask(stored(tmp_path, mask))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (DISK.astype(np.uint16), DISK),
+        (DISK.astype(np.uint16) * 257, DISK),
+        (DISK.astype(np.uint16) // 255 * 4095, DISK),
+        (DISK.astype(np.int32), DISK),
+        (DISK.astype(np.float32) / 255, DISK),
+        (DISK.astype(np.float32), DISK),
+    ],
+    ids=["8 bits in 16", "16 bits", "12 bits in 16", "8 bits in 32", "shares", "levels"],
+)
+def test_wide_types_are_read_by_the_range_they_use(tmp_path: Path, values, expected):
+    path = stored(tmp_path, values, "mask.tif")
+    assert (images.read_mask(path) == expected).all()
+    photograph = images.load_image(path)
+    assert (photograph.pixels == expected[..., None]).all()
+    assert len(photograph.notes) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        DISK.astype(np.float32) * 2,
+        DISK.astype(np.float32) - 1,
+        np.full_like(DISK, np.nan, np.float32),
+        DISK.astype(np.int32) - 255,
+    ],
+    ids=["above 255", "below 0", "no numbers", "signed"],
+)
+def test_values_that_are_no_levels_are_refused_by_name(tmp_path: Path, values: np.ndarray):
+    path = stored(tmp_path, values, "mask.tif")
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(InputError, match=r"mask\.tif: values from"):
+            read(path)
+
+
+@pytest.mark.parametrize(("highest", "refused"), [(255, True), (4095, True), (65535, False)])
+def test_colours_in_16_bits_that_would_come_out_black_are_refused(highest: int, refused: bool):
+    rows = random_picture((8, 9)).astype(np.uint32) * highest // 255
+    raw = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in rows)
+    data = png(b"IHDR", struct.pack(">IIBBBBB", 9, 8, 16, 2, 0, 0, 0), zlib.compress(raw))
+    if refused:
+        with pytest.raises(InputError, match="16 bits"):
+            images.read_image(io.BytesIO(data))
+    else:
+        assert (images.read_image(io.BytesIO(data))[..., 1] == rows >> 8).all()
+
+
+def png(kind: bytes, header: bytes, pixels: bytes) -> bytes:
+    parts = chunk(kind, header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [([0, 1], "levels 0 and 1,"), ([0, 38], "levels 0 and 38,"), ([7], "levels 7 alone,")],
+)
+def test_a_mask_without_an_object_that_is_not_black_is_refused(tmp_path: Path, levels, said: str):
+    mask = np.resize(np.array(levels, np.uint8), (6, 8))
+    for values in (mask, mask.astype(np.uint16)):
+        with pytest.raises(InputError, match=rf"mask\.png: {said} none above 127"):
+            images.read_mask(stored(tmp_path, values))
+    assert not images.read_mask(stored(tmp_path, 0 * mask)).any()
+
+
+def turned_pair(folder: Path, orientation: int, mask: np.ndarray) -> Pair:
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = orientation
+    Image.fromarray(random_picture((24, 32, 3))).save(folder / "a.jpg", exif=exif)
+    return Pair("a", folder / "a.jpg", save(folder / "a.png", mask))
+
+
+def test_a_mask_is_turned_with_its_image_where_the_sizes_say_so(tmp_path: Path):
+    pair = turned_pair(tmp_path, 6, DISK)
+    image, mask, notes = images.read_pair(pair)
+    assert image.shape == (32, 24, 3)
+    assert (mask == np.rot90(DISK, -1)).all()
+    assert [str(note) for note in notes][-1] == f"{pair.mask}: turned as its image was"
+
+
+def test_a_mask_that_is_upright_stays(tmp_path: Path):
+    _, mask, notes = images.read_pair(turned_pair(tmp_path, 6, np.rot90(DISK, -1)))
+    assert (mask == np.rot90(DISK, -1)).all()
+    assert [note.text for note in notes] == ["turned as its EXIF orientation says"]
+
+
+def test_that_sizes_do_not_say_whether_to_turn_a_mask_is_said(tmp_path: Path):
+    _, mask, notes = images.read_pair(turned_pair(tmp_path, 3, DISK))
+    assert (mask == DISK).all()
+    assert "not turned" in notes[-1].text
+
+
+def test_sizes_that_differ_are_refused_width_first(tmp_path: Path):
+    with pytest.raises(InputError, match=r"a\.png: 31 x 24 pixels; expected .*a\.jpg, 32 x 24"):
+        images.read_pair(turned_pair(tmp_path, 1, DISK[:, 1:]))
+
+
+CHUNKS = (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"cHRM", b"gAMA", b"sRGB", b"pHYs", b"acTL")
+
+
+@pytest.mark.parametrize("kind", CHUNKS, ids=bytes.decode)
+@pytest.mark.parametrize("content", [b"", b"\1", b"\0nonsense\xff" * 5])
+@pytest.mark.parametrize("checksum", [0, 255])
+def test_damaged_metadata_of_a_png_costs_nothing(kind: bytes, content: bytes, checksum: int):
+    rgb = random_picture((24, 32, 3))
+    data = encoded(Image.fromarray(rgb))
+    damaged = bytearray(chunk(kind, content))
+    damaged[-1] ^= checksum
+    for place in (33, len(data) - 12):
+        file = io.BytesIO(data[:place] + damaged + data[place:])
+        assert (images.read_image(file) == rgb).all()
+        assert images.read_size(file) == (24, 32)
+
+
+@pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
+def test_damaged_metadata_of_a_jpeg_costs_nothing(marker: int):
+    data = encoded(inputs.photo("chelsea").resize((32, 24)), "JPEG")
+    expected = images.read_image(io.BytesIO(data))
+    for name in (b"", b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\x008BIM", b"MPF\0", b"JFIF\0"):
+        for content in (name, name + b"\0nonsense\xff" * 5):
+            segment = bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+            file = io.BytesIO(data[:2] + segment + data[2:])
+            assert (images.read_image(file) == expected).all()
+
+
+def test_the_rest_of_a_file_with_damaged_metadata_counts():
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = 6
+    data = encoded(Image.fromarray(random_picture((24, 32, 3))), exif=exif)
+    read = images.load_image(io.BytesIO(data[:33] + chunk(b"gAMA", b"") + data[33:]))
+    assert read.pixels.shape == (32, 24, 3)
+    assert read.notes[0] == "damaged metadata, passed over"
+
+
+def narrow_profile() -> bytes:
+    """A profile of linear light with sRGB's primaries."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(profile[128:132])
+    for at in range(132, 132 + 12 * count, 12):
+        tag, start = profile[at : at + 4], int.from_bytes(profile[at + 4 : at + 8])
+        if tag in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[at + 8 : at + 12] = struct.pack(">I", 12)
+            profile[start : start + 12] = b"curv\0\0\0\0\0\0\0\0"  # no curve: linear
+    return bytes(profile)
+
+
+@pytest.mark.parametrize(("form", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "L")])
+def test_an_embedded_profile_is_converted_to_srgb(form: str, mode: str):
+    grey = Image.fromarray(np.full((8, 8), 55, np.uint8)).convert(mode)
+    read = images.load_image(io.BytesIO(encoded(grey, form, icc_profile=narrow_profile())))
+    linear = 55 / 255
+    expected = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(read.pixels.astype(float) - expected).max() <= 1.5
+    assert "converted to sRGB from its embedded colour profile" in read.notes
+
+
+def test_a_profile_that_is_srgb_or_nonsense_changes_nothing():
+    rgb = random_picture((24, 32, 3))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, notes in ((srgb, 0), (b"nonsense" * 40, 1)):
+        file = io.BytesIO(encoded(Image.fromarray(rgb), icc_profile=profile))
+        read = images.load_image(file)
+        assert (read.pixels == rgb).all()
+        assert len(read.notes) == notes
+
+
+def test_masks_are_levels_whatever_profile_they_carry():
+    file = io.BytesIO(encoded(Image.fromarray(DISK // 2), icc_profile=narrow_profile()))
+    assert (images.read_map(file) == DISK // 2).all()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "webp", "png"])
+def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str):
+    frames = [Image.fromarray(level * DISK) for level in (1, 0)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    read = images.load_mask(path)
+    assert (read.pixels == DISK).all()
+    assert "several frames, the first one taken" in read.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.gif", "GIF"), ("a.avif", "AVIF")],
+)
+def test_further_formats_are_found_and_read(tmp_path: Path, name: str, form: str):
+    inputs.photo("chelsea").resize((32, 24)).save(tmp_path / name, form)
+    (found,) = images.find_images(tmp_path)
+    assert images.read_image(found).shape == (24, 32, 3)
+
+
+def test_what_is_needed_for_heic_is_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(decoding, "_formats", lambda: decoding.FORMATS)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(InputError, match=r"pip install 'hqsod\[heic\]'"):
+        images.read_image(tmp_path / "a.heic")
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "lost.jpg").symlink_to("gone.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("pipe.jpg", "loop.jpg", "lost.jpg", "folder.jpg"):
+        with pytest.raises(InputError, match=name):
+            images.read_image(tmp_path / name)
+    assert images.find_images(tmp_path) == []
+    others = [path.name for path in images.find_others(tmp_path)]
+    assert others == ["loop.jpg", "lost.jpg", "pipe.jpg"]
+
+
+def test_a_name_that_is_not_utf8_costs_its_pair(tmp_path: Path):
+    stem = os.fsdecode(b"caf\xe9")
+    pair = Pair(stem, tmp_path / f"{stem}.jpg", tmp_path / f"{stem}.png")
+    with pytest.raises(InputError, match=r"caf\\udce9\.jpg: a name that is not UTF-8") as caught:
+        images.read_pair(pair)
+    str(caught.value).encode()
