@@ -30,6 +30,7 @@ def page(
         )
         context = browser.new_context(viewport={"width": 1280, "height": 720}, offline=True)
         opened = context.new_page()
+        opened.set_default_timeout(120_000)  # milliseconds; on a busy machine it takes its time
         opened.errors, opened.requests = [], []
         opened.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.on("console", lambda m: opened.errors.append(m.text) if m.type == "error" else None)
@@ -84,16 +85,24 @@ def test_every_chart_is_drawn(page: Any) -> None:
 def test_choosing_a_measure_redraws_the_distribution(page: Any) -> None:
     bars = "() => Chart.getChart(document.querySelector('#d1 [data-chart=histogram]'))"
     before = page.evaluate(f"{bars[6:]}.data.datasets.map((set) => set.data)")
-    page.locator("#d1 select").select_option("mae")
+    page.locator("#d1 .charts select").select_option("mae")
     after = page.evaluate(f"{bars[6:]}.data.datasets.map((set) => set.data)")
     assert before != after
     assert [sum(counts) for counts in after] == [14, 14, 14]
 
 
-def test_pictures_are_shown_side_by_side(page: Any) -> None:
-    assert page.locator("#d1 .gallery tbody tr").count() == 12
+def test_the_worst_pictures_of_the_chosen_method_are_shown(
+    page: Any,
+    found: report.Evaluation,  # noqa: F811 (the fixture of that name)
+) -> None:
     broken = page.evaluate("[...document.images].filter((image) => !image.naturalWidth).length")
     assert broken == 0
+    for number, result in enumerate(found.datasets["ECSSD"].methods.values()):
+        if number:
+            page.locator("#d1 select.worst").select_option(str(number))
+        worst = sorted(result.per_image, key=lambda stem: result.per_image[stem]["s_measure"])[:12]
+        shown = page.locator("#d1 .gallery tbody tr:visible td:first-child .caption")
+        assert shown.all_inner_texts() == worst
 
 
 def test_it_fits_the_window_in_both_colour_schemes(page: Any) -> None:
