@@ -444,6 +444,22 @@ def shifted(array: np.ndarray, offset: int) -> np.ndarray:
     return moved
 
 
+def test_links_to_nothing_and_other_files_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    (truths / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (truths / "loop.png").symlink_to(truths / "loop.png")
+    for name in ("list.txt", "more.txt", "README"):
+        (predictions / name).write_text("no image")
+    assert run(monkeypatch, "--pred", predictions, "--gt", truths) == 1
+    caught = capsys.readouterr()
+    listed = [line for line in caught.out.splitlines() if "a link to no file" in line]
+    assert ["gone.png" in line or "loop.png" in line for line in listed] == [True, True]
+    assert f"{predictions}: 3 other files passed over: .txt, README" in caught.err
+    assert run(monkeypatch, "--pred", predictions, "--gt", truths, "--allow-missing") == 0
+
+
 def test_photographs_are_found_or_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

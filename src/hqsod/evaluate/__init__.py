@@ -23,7 +23,13 @@ import cv2
 from hqsod import metrics
 from hqsod.errors import HqsodError, InputError
 from hqsod.evaluate import score_cache
-from hqsod.evaluate.matching import MatchedMaps, ScoringTask, dataset_name, match_folders
+from hqsod.evaluate.matching import (
+    MatchedMaps,
+    ScoringTask,
+    dataset_name,
+    match_folders,
+    passed_over,
+)
 from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores, load_published
 from hqsod.evaluate.scoring import ScoredPair, score_files
 from hqsod.progress import Bar, progress_bar
@@ -72,6 +78,8 @@ def evaluate(
     score = partial(score_files, settings=settings, kept=kept)
     found: dict[str, DatasetScores] = {}
     with progress_bar(total, "evaluate", "maps") as bar, _scorer(score, total, workers) as scorer:
+        for line in passed_over(matched):
+            bar.note(line)
         keeper = _Keeper(kept, bar)
         for name, data in matched.items():
             methods = {

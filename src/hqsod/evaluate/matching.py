@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod.dataset import layouts
+from hqsod.decoding import SUFFIXES
 from hqsod.errors import InputError, SettingsError
 from hqsod.evaluate.report import Unscored
-from hqsod.images import find_images
+from hqsod.images import find_images, find_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ def match_folders(
     found = {}
     for name, given in ground_truths.items():
         folder = ground_truth_folder(given)
-        truths, doubled = _by_stem(folder, "ground truths")
+        truths, unscored = _by_stem(folder, "ground truths")
         methods = {}
         for method, maps in predictions.items():
             inner = _maps_folder(maps, name, alone=len(ground_truths) == 1)
-            methods[method] = _match(inner, folder, truths, doubled)
+            methods[method] = _match(inner, folder, truths, unscored)
         photographs = _by_stem(images[name], "photographs")[0] if name in images else None
         found[name] = MatchedDataset(truths, photographs or _photographs(folder), methods)
     return found
@@ -95,9 +96,9 @@ def ground_truth_folder(given: Path) -> Path:
 
 
 def _match(
-    folder: Path, truth_folder: Path, truths: dict[str, Path], doubled_truths: list[Path]
+    folder: Path, truth_folder: Path, truths: dict[str, Path], unscored_truths: list[Unscored]
 ) -> MatchedMaps:
-    maps, doubled = _by_stem(folder, "saliency maps")
+    maps, unscored_maps = _by_stem(folder, "saliency maps")
     tasks = [ScoringTask(stem, maps[stem], truth) for stem, truth in truths.items() if stem in maps]
     if not tasks:
         raise InputError(
@@ -110,10 +111,8 @@ def _match(
     unscored = (
         *(Unscored("missing", file, "no map for this ground truth") for file in missing),
         *(Unscored("extra", file, "no ground truth for this map") for file in extra),
-        *(
-            Unscored("ambiguous", file, "another file has this stem")
-            for file in doubled_truths + doubled
-        ),
+        *unscored_truths,
+        *unscored_maps,
     )
     return MatchedMaps(tuple(tasks), unscored)
 
@@ -131,14 +130,29 @@ def _maps_folder(given: Path, dataset: str, alone: bool) -> Path:
     )
 
 
-def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Path]]:
-    """Images by stem, in order, and further files of a stem seen before."""
+def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Unscored]]:
+    """Images by stem, in order, and what is called like one and cannot be scored."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder", expected=f"a folder of {what}")
-    files = find_images(folder)
-    if not files:
+    first, doubled = layouts.by_stem(find_images(folder))
+    if not first:
         raise InputError(f"{folder}: no images in it", expected=f"a folder of {what}")
-    return layouts.by_stem(files)
+    unscored = [Unscored("ambiguous", file, "another file has this stem") for file in doubled]
+    broken = (file for file in find_others(folder) if file.suffix.lower() in SUFFIXES)
+    return first, unscored + [Unscored("unreadable", file, "a link to no file") for file in broken]
+
+
+def passed_over(matched: Mapping[str, MatchedDataset]) -> Iterator[str]:
+    """What lies beside the files that are scored and is no image: a line for each folder."""
+    folders: dict[Path, None] = {}
+    for data in matched.values():
+        folders[next(iter(data.ground_truths.values())).parent] = None
+        folders |= {maps.tasks[0].prediction.parent: None for maps in data.methods.values()}
+    for folder in folders:
+        others = [file for file in find_others(folder) if file.suffix.lower() not in SUFFIXES]
+        if others:
+            kinds = ", ".join(sorted({file.suffix or file.name for file in others}))
+            yield f"{folder}: {len(others)} other files passed over: {kinds}"
 
 
 def _photographs(masks: Path) -> dict[str, Path]:

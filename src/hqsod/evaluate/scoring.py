@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from hqsod import metrics
+from hqsod import decoding, images, metrics
 from hqsod.errors import InputError
 from hqsod.evaluate import score_cache
 from hqsod.evaluate.matching import ScoringTask
 from hqsod.evaluate.report import Unscored
 from hqsod.evaluate.report.results import UnscoredKind
-from hqsod.images import Array, read_map
+from hqsod.images import Array
+
+_READERS = (decoding.__file__, images.__file__)  # what pixels a file has
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes, path: Path) -> Array:
     try:
-        return read_map(_NamedBytes(data, str(path)))
+        return images.read_map(_NamedBytes(data, str(path)))
     except InputError as error:
         reason = error.got.removeprefix(f"{path}: ")
         raise _RefusedError("unreadable", path, reason) from error
@@ -102,5 +104,8 @@ def _key(prediction: bytes, truth: bytes, settings: metrics.ScoreSettings) -> st
 
 @cache
 def _fingerprint(settings: metrics.ScoreSettings) -> bytes:
-    """Everything besides the two files that decides a score."""
-    return json.dumps([asdict(settings), metrics.fingerprint()]).encode()
+    """Everything besides the two files that decides a score: the settings, and the code."""
+    code = sorted(Path(metrics.__file__).parent.glob("*.py"))
+    sources = [path.read_bytes() for path in (*code, *map(Path, _READERS))]
+    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    return json.dumps([asdict(settings), digest]).encode()

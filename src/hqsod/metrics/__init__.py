@@ -15,7 +15,6 @@ from hqsod.metrics.protocols import (
     ImageScores,
     Protocol,
     ScoreSettings,
-    fingerprint,
     score,
     score_pair,
 )
@@ -56,7 +55,6 @@ __all__ = [
     "dice",
     "e_measure",
     "f_measure",
-    "fingerprint",
     "iou",
     "mae",
     "mask_iou",

@@ -6,11 +6,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -200,12 +197,3 @@ def _purnet(pair: Comparison, ground_truth: NDArray[np.uint8]) -> dict[str, floa
         "precision": precision,
         "recall": recall,
     }
-
-
-@cache
-def fingerprint() -> str:
-    """SHA-256 of this package's source: scores kept under another one may differ."""
-    digest = hashlib.sha256()
-    for part in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(part.read_bytes())
-    return digest.hexdigest()
