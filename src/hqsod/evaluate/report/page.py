@@ -19,7 +19,7 @@ from PIL import Image
 from hqsod import __version__
 from hqsod.errors import InputError
 from hqsod.evaluate.report.results import DatasetScores, Evaluation
-from hqsod.evaluate.report.tables import MEASURES, Row, columns, rows
+from hqsod.evaluate.report.tables import MEASURES, columns, rows
 from hqsod.images import Array, encode_jpeg, read_image, read_map, resize
 
 WORST = 12
@@ -44,46 +44,23 @@ def html_page(evaluation: Evaluation) -> str:
             "chart_library": "vendor/chart.umd.min.js",
         }.items()
     }
+    first = next(iter(evaluation.datasets.values()))
+    worst_by = WORST_BY[evaluation.protocol]
     return template.render(
         ours,
         version=__version__,
-        settings=evaluation.settings,
-        sources=evaluation.sources,
-        measures=[MEASURES[name] for name in columns(evaluation)],
-        datasets=[_section(evaluation, name) for name in evaluation.datasets],
+        evaluation=evaluation,
+        measures=MEASURES,
+        columns=columns(evaluation),
+        rows={dataset: rows(evaluation, dataset) for dataset in evaluation.datasets},
+        worst_by=worst_by,
+        worst={name: _gallery(data, worst_by) for name, data in evaluation.datasets.items()},
+        thumbnail=min(SHOWN_WIDTH, GALLERY_WIDTH // (len(first.methods) + 2)),
         charts={
-            "methods": list(next(iter(evaluation.datasets.values())).methods),
+            "methods": list(first.methods),
             "curves": [_charts(data) for data in evaluation.datasets.values()],
         },
     )
-
-
-def _section(evaluation: Evaluation, dataset: str) -> dict[str, Any]:
-    data = evaluation.datasets[dataset]
-    first = next(iter(data.methods.values()))
-    by = WORST_BY[evaluation.protocol]
-    return {
-        "name": dataset,
-        "expected": len(data.ground_truths),
-        "rows": [_row(row, columns(evaluation)) for row in rows(evaluation, dataset)],
-        "unscored": [(m, file) for m, result in data.methods.items() for file in result.unscored],
-        "methods": list(data.methods),
-        "histograms": [
-            {"name": name, "title": MEASURES[name].title}
-            for name in next(iter(first.per_image.values()))
-        ],
-        "thumbnail": min(SHOWN_WIDTH, GALLERY_WIDTH // (len(data.methods) + 2)),
-        "worst_by": MEASURES[by].title,
-        "worst": [
-            {**_worst_line(data, stem, by), "places": places}
-            for stem, places in worst_images(data, by).items()
-        ],
-    }
-
-
-def _row(row: Row, names: list[str]) -> dict[str, Any]:
-    cells = [{"value": row.values.get(n), "text": row.text(n), "mark": row.marks[n]} for n in names]
-    return {"method": row.method, "source": row.source, "scored": row.scored, "cells": cells}
 
 
 def _charts(data: DatasetScores) -> list[dict[str, Any]]:
@@ -120,20 +97,24 @@ def worst_images(data: DatasetScores, by: str) -> dict[str, dict[int, int]]:
     return places
 
 
-def _worst_line(data: DatasetScores, stem: str, by: str) -> dict[str, Any]:
-    maps = [
+def _gallery(data: DatasetScores, by: str) -> list[dict[str, Any]]:
+    """A line for each of the worst images."""
+    return [
         {
-            "image": _thumbnail(result.maps.get(stem)) if stem in result.per_image else "",
-            "caption": _caption(result.per_image.get(stem, {}), by),
+            "stem": stem,
+            "places": places,
+            "image": _thumbnail(data.images.get(stem), colour=True),
+            "truth": _thumbnail(data.ground_truths[stem]),
+            "maps": [
+                {
+                    "image": _thumbnail(result.maps[stem]) if stem in result.per_image else "",
+                    "caption": _caption(result.per_image.get(stem, {}), by),
+                }
+                for result in data.methods.values()
+            ],
         }
-        for result in data.methods.values()
+        for stem, places in worst_images(data, by).items()
     ]
-    return {
-        "stem": stem,
-        "image": _thumbnail(data.images.get(stem), colour=True),
-        "truth": _thumbnail(data.ground_truths[stem]),
-        "maps": maps,
-    }
 
 
 def _caption(scores: Mapping[str, float], by: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,13 +110,10 @@ class Evaluation:
     @property
     def sources(self) -> dict[str, list[str]]:
         """The published methods by their source."""
-        methods: dict[str, list[str]] = {}
-        for rows in self.published.values():
-            for row in rows:
-                known = methods.setdefault(row.source, [])
-                if row.method not in known:
-                    known.append(row.method)
-        return methods
+        methods: dict[str, dict[str, None]] = {}
+        for row in chain.from_iterable(self.published.values()):
+            methods.setdefault(row.source, {})[row.method] = None
+        return {source: list(of_source) for source, of_source in methods.items()}
 
     def require_complete(self) -> None:
         """Check that every file was scored.
