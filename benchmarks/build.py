@@ -57,9 +57,7 @@ def main() -> None:
         paths = {role: random_checkpoint(*what, folder) for role, what in CHECKPOINTS.items()}
         device = torch.device("cpu")
         precision = choose_precision("auto", device)
-        engines = load_engine(
-            replace(RECIPES["duts-hq"], **paths), device, precision, fallback=False
-        )
+        engines = load_engine(replace(RECIPES["duts-hq"], **paths), device, precision)
         pairs = find_pairs(folder / "source")[: arguments.pairs]
         start = perf_counter()
         build(pairs, folder / "dest", engines)

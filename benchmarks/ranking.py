@@ -99,7 +99,7 @@ class Built:
 @cache
 def engine(recipe: BuildRecipe) -> LocalEngine:
     cpu = torch.device("cpu")
-    return load_engine(recipe, cpu, choose_precision("auto", cpu), fallback=False)
+    return load_engine(recipe, cpu, choose_precision("auto", cpu))
 
 
 def through_networks(

@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 from hqsod import addresses, decoding, images, runner
 from hqsod.building import engines
 from hqsod.building.engines import LocalEngine, load_engine
+from hqsod.building.home import made_with
 from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES, choose_recipe
 from hqsod.cli import app, main
 from hqsod.dataset import card
 from hqsod.dataset.contact_sheet import CELL
 from hqsod.dataset.layouts import find_pairs
-from hqsod.dataset.manifest import NAME, Manifest
+from hqsod.dataset.manifest import NAME, Manifest, connect
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
 from hqsod.inference.refiner import GuidedRefiner
@@ -45,7 +46,7 @@ FOLDERS = ("images", "masks", "hq-masks")
 
 def load(**changes: object) -> LocalEngine:
     recipe = replace(SMALL, **changes)  # type: ignore[arg-type]
-    return load_engine(recipe, torch.device("cpu"), torch.float32, fallback=False)
+    return load_engine(recipe, torch.device("cpu"), torch.float32)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -95,7 +96,125 @@ def test_a_second_run_does_only_what_changed(source: Path, tmp_path: Path):
     assert (summary.built, summary.kept) == (2, 2)
     changed = {name for name, digest in digests(dest).items() if digest != before[name]}
     assert {"images/d.png"} <= changed <= {"images/d.png", "hq-masks/d.png"}
-    assert build(find_pairs(source), dest, load(refiner="none")).built == 4
+    assert summary.replaced == 2  # of the same source, so nobody need ask for it
+
+
+def test_other_settings_replace_nothing_unasked(source: Path, tmp_path: Path):
+    pairs, dest = find_pairs(source), tmp_path / "dest"
+    build(pairs, dest, load())
+    before = {path: path.read_bytes() for path in dest.rglob("*") if path.is_file()}
+    with pytest.raises(SettingsError, match=r"4 of its pairs .*refiner guided -> none"):
+        build(pairs, dest, load(refiner="none"))
+    assert {path: path.read_bytes() for path in dest.rglob("*") if path.is_file()} == before
+    summary = build(pairs, dest, load(refiner="none"), replace=True)
+    assert (summary.built, summary.replaced) == (4, 4)
+    assert made_with(dest) == load(refiner="none").settings
+    assert build(pairs, dest, load(refiner="none")).kept == 4
+
+
+def test_another_source_adds_and_replaces_nothing_unasked(source: Path, tmp_path: Path):
+    dest, other = tmp_path / "dest", tmp_path / "other"
+    build(find_pairs(source), dest, load())
+    write_pair(other, "new")
+    with pytest.raises(SettingsError, match="holds 4 pairs of another source, and 1 would be"):
+        build(find_pairs(other), dest, load())
+    summary = build(find_pairs(other), dest, load(), add=True)
+    assert (summary.built, summary.replaced, len(summary.left)) == (1, 0, 4)
+    save(other / "images" / "d.png", random_picture((40, 60, 3)))
+    save(other / "masks" / "d.png", images.read_mask(source / "masks" / "d.png"))
+    with pytest.raises(SettingsError, match=r"1 of its pairs .*source/images/d\.png"):
+        build(find_pairs(other), dest, load(), add=True)
+    assert build(find_pairs(other), dest, load(), replace=True).replaced == 1
+
+
+def test_a_source_may_move_and_grow(source: Path, tmp_path: Path):
+    build(find_pairs(source), tmp_path / "dest", load())
+    moved = source.rename(tmp_path / "moved")
+    write_pair(moved, "new")
+    summary = build(find_pairs(moved), tmp_path / "dest", load())
+    assert (summary.built, summary.replaced, summary.kept) == (1, 0, 4)
+
+
+def test_a_data_set_goes_on_as_it_was_made(source: Path, tmp_path: Path, monkeypatch):
+    """Whatever lies in the cache, whatever the machine is best at, and as often as one likes."""
+    command = ["build", str(source), str(tmp_path / "dest")]
+    options = [*FILTERS, "--canvas", "256", "--fallback", "--precision", "bf16"]
+    assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
+    monkeypatch.setattr("hqsod.weights.at_hand", lambda name: True)
+    monkeypatch.setattr("hqsod.inference.devices.has_native_bf16", lambda device: False)
+    monkeypatch.setattr("hqsod.building.engines.GPU_BATCH", 8)
+    write_pair(source, "new")
+    answer = CliRunner().invoke(app, command)
+    assert "1 built, 4 up to date" in answer.stdout, answer.output
+    assert "images by bicubic, masks by guided" in answer.stdout
+    answer = CliRunner().invoke(app, [*command, *options])
+    assert "0 built, 5 up to date" in answer.stdout, answer.output
+    answer = CliRunner().invoke(app, [*command, "--recipe", "preview"])
+    assert isinstance(answer.exception, SettingsError)
+    assert "add --replace" in str(answer.exception)
+    answer = CliRunner().invoke(app, [*command, "--no-fallback", "--replace"])
+    assert "5 built (5 of them again)" in answer.stdout, answer.output
+
+
+def test_settings_of_a_stranger_are_no_default(source: Path, tmp_path: Path):
+    build(find_pairs(source), tmp_path, load())
+    for settings in ("{}", '{"recipe": ["preview"]}', '{"canvas": "1600"}'):
+        with connect(tmp_path) as connection, connection:
+            connection.execute("UPDATE recipes SET settings = ?", (settings,))
+        assert made_with(tmp_path) is None
+    assert made_with(tmp_path / "nothing") is None
+
+
+def test_what_has_no_partner_is_counted(source: Path, tmp_path: Path):
+    (source / "masks" / "a.png").rename(source / "masks" / "a_mask.png")
+    command = ["build", str(source), str(tmp_path / "dest"), *FILTERS, "--canvas", "256"]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.output
+    assert f"2 files have no partner of the same name and will not be built, such as {source}" in (
+        answer.stdout
+    )
+    assert "3 built" in answer.stdout
+
+
+def test_a_name_that_is_not_utf_8_costs_only_its_pair(source: Path, tmp_path: Path):
+    for kind in ("images", "masks"):
+        (source / kind / "d.png").rename(source / kind / os.fsdecode(b"caf\xe9.png"))
+    command = ["build", str(source), str(tmp_path / "dest"), *FILTERS, "--canvas", "256"]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 1, answer.output
+    assert "3 built, 0 up to date, 1 rejected" in answer.stdout
+    assert r"rejected: caf\udce9: a file name that is not UTF-8" in answer.stderr
+    with Manifest.open(tmp_path / "dest") as manifest:
+        assert manifest.latest()[r"caf\udce9"].status == "rejected"
+
+
+def test_folders_whose_names_are_not_utf_8(source: Path, tmp_path: Path):
+    odd = source.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    save(odd / "images" / "a.png", random_picture((40, 60)))  # grey, which is noted with its path
+    save(odd / "images" / "d.png", random_picture((41, 60, 3)))  # rejected, likewise
+    summary = build(find_pairs(odd), tmp_path / os.fsdecode(b"d\xe9st"), load())
+    assert (summary.built, summary.rejected) == (3, ("d",))
+
+
+def test_a_damaged_image_does_not_stop_the_card(source: Path, tmp_path: Path):
+    build(find_pairs(source), tmp_path, load())
+    whole = (tmp_path / card.SHEET).read_bytes()
+    (tmp_path / "images" / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    (tmp_path / "masks" / "a.png").write_bytes((tmp_path / "masks" / "a.png").read_bytes()[:60])
+    with Manifest.open(tmp_path) as manifest:
+        card.write(tmp_path, manifest)
+    assert (tmp_path / card.SHEET).read_bytes() != whole
+
+
+def test_the_cards_example_runs(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build(find_pairs(source), tmp_path, load())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Image.Image] = {}
+    text = (tmp_path / card.CARD).read_text()
+    exec(text.split("```python")[1].split("```")[0], names)
+    assert names["image"].size == names["mask"].size == (256, 256)
+    assert text.startswith("---\nlicense: other\n")
+    assert "- n<1K\n---\n\n# " in text
 
 
 def odd_pairs(folder: Path) -> set[str]:
@@ -356,7 +475,7 @@ def test_masks_are_judged_by_a_network_of_ones_own(source: Path, tmp_path: Path)
     assert all(0 <= record.quality["prediction_iou"] < 0.9 for record in records)
     again = build(find_pairs(source), tmp_path / "dest", load(predictor=str(path)))
     assert again.kept == 4
-    without = build(find_pairs(source), tmp_path / "dest", load())
+    without = build(find_pairs(source), tmp_path / "dest", load(), replace=True)
     assert without.built == 4  # a mask judged otherwise is another result
 
 

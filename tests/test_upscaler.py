@@ -206,7 +206,7 @@ def test_a_build_refuses_another_scale(tmp_path: Path) -> None:
     assert load_upscaler(str(path), CPU, torch.float32).scale == 2
     recipe = replace(RECIPES["preview"], upscaler=str(path))
     with pytest.raises(WeightsError, match="enlarges 2 times; expected 4 times"):
-        load_engine(recipe, CPU, torch.float32, fallback=False)
+        load_engine(recipe, CPU, torch.float32)
 
 
 def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

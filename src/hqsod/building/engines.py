@@ -84,9 +84,7 @@ class LocalEngine:
                         yield outcome
 
 
-def load_engine(
-    recipe: BuildRecipe, device: torch.device, precision: torch.dtype, *, fallback: bool
-) -> LocalEngine:
+def load_engine(recipe: BuildRecipe, device: torch.device, precision: torch.dtype) -> LocalEngine:
     """Load a recipe's networks, fetching weights where needed.
 
     Raises:
@@ -114,7 +112,7 @@ def load_engine(
         predictor_weights=predictor_weights,
         canvas=recipe.canvas,
         precision=str(precision).removeprefix("torch."),
-        batch=GPU_BATCH if device.type == "cuda" else 1,
-        fallback=fallback,
+        batch=recipe.batch or (GPU_BATCH if device.type == "cuda" else 1),
+        fallback=recipe.fallback,
     )
     return LocalEngine(upscaler, refiner, settings, predictor)

@@ -14,9 +14,10 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from hqsod import addresses
+from hqsod.building.recipes import BuildSettings, read_settings
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.lock import sole_run
-from hqsod.dataset.manifest import NAME
+from hqsod.dataset.manifest import NAME, Manifest
 
 SECONDS = 30.0  # of records that a kill may cost at an address
 LARGEST_SHARE = 0.1  # of the time, spent on putting back a manifest grown large
@@ -68,3 +69,17 @@ def open_home(dest: Path) -> Iterator[Home]:
         finally:
             if (home.folder / NAME).is_file():
                 home.save_now()
+
+
+def made_with(dest: Path) -> BuildSettings | None:
+    """The settings that the newest pair of a data set was built with; None where there is none."""
+    if NAME not in addresses.sizes(dest):
+        return None
+    with TemporaryDirectory(prefix="hqsod-") as name:
+        folder = dest
+        if addresses.is_remote(dest):
+            folder = Path(name)
+            (folder / NAME).write_bytes(addresses.read_bytes(dest / NAME))
+        with Manifest.open(folder) as manifest:
+            settings = manifest.newest_recipe()
+    return read_settings(settings or {})

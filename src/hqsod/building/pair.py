@@ -145,7 +145,7 @@ def build_pair(
         quality=quality.as_dict() if quality else {},
         score=quality.score if quality else None,
         flagged=bool(quality and quality.flagged),
-        notes=pixels.notes,
+        notes=printable(pixels.notes),
     )
 
 
@@ -168,4 +168,10 @@ def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]
 
 def rejected(task: PairTask, reason: str, settings: BuildSettings) -> Record:
     """The record of a pair that could not be built."""
-    return Record(task.pair.stem, "rejected", settings.key, task.files, notes=reason)
+    stem, notes = printable(task.pair.stem), printable(reason)
+    return Record(stem, "rejected", settings.key, task.files, notes=notes)
+
+
+def printable(text: str) -> str:
+    """Text that can be stored and shown: bytes of a file name that are not UTF-8 are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,28 +1,22 @@
 """The job: a data set of photographs and masks goes in, its high-quality version comes out.
 
-    hash, plan batches -> read -> upscale -> place -> refine -> judge -> write -> record
+    plan the batches -> read, upscale, place, refine, predict, judge, write each pair -> record it
 
-Killed at any moment and started again, it does what is missing and ends with the same pictures.
+Killed at any moment and started again, it does what is missing and ends with the same images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod import images
-from hqsod.addresses import sizes
 from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
-from hqsod.building.pair import PairTask, find_placement, hash_files, rejected
-from hqsod.building.recipes import BuildSettings
+from hqsod.building.plan import Plan, make_plan, require_leave
 from hqsod.dataset import card
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED
-from hqsod.dataset.manifest import File, Manifest, Record
+from hqsod.dataset.manifest import Manifest, Record
 from hqsod.dataset.refining import Refining, summarise
-from hqsod.errors import InputError
 from hqsod.progress import Bar, progress_bar
 from hqsod.types import Pair
 
@@ -33,6 +27,7 @@ class Summary:
 
     Attributes:
         built: pairs built in this run.
+        replaced: of these, pairs that had been built before, from other files or otherwise.
         kept: pairs that were up to date.
         rejected: stems of the pairs that could not be built.
         flagged: stems in the data set whose refined mask a person should look at.
@@ -43,6 +38,7 @@ class Summary:
     """
 
     built: int
+    replaced: int
     kept: int
     rejected: tuple[str, ...]
     flagged: tuple[str, ...]
@@ -52,38 +48,39 @@ class Summary:
     sheet: Path
 
 
-def build(pairs: Sequence[Pair], dest: Path, engine: Engine) -> Summary:
+def build(
+    pairs: Sequence[Pair], dest: Path, engine: Engine, *, replace: bool = False, add: bool = False
+) -> Summary:
     """Build a data set at `dest`, a folder or an address, or bring it up to date.
+
+    Args:
+        pairs: what to build from.
+        dest: where the data set is, or will be.
+        engine: what builds it.
+        replace: whether pairs that were built with other settings, or from another source's files,
+            may be built again.
+        add: whether these pairs may join those of another source.
 
     Raises:
         OutputError: `dest` cannot be written to, or another run is at work there.
+        SettingsError: `dest` would change in a way that was not asked for.
     """
     settings = engine.settings
     with open_home(dest) as home, Manifest.open(home.folder, create=True) as manifest:
+        plan = make_plan(pairs, manifest.latest(), dest, settings)
+        require_leave(plan, manifest, dest, settings, replace=replace, add=add)
         manifest.add_recipe(settings.key, settings.as_dict())
-        batches, unreadable = _plan(pairs, manifest.latest(), dest, settings)
-        to_build = sum(task.needed for batch in batches for task in batch)
         failed: list[str] = []
-        with progress_bar(to_build, "building") as bar:
-            for record in unreadable:
+        with progress_bar(len(plan.to_build), "building") as bar:
+            for record in plan.unreadable:
                 _account(record, manifest, bar, failed)
-            for record in engine.run(batches, dest):
+            for record in engine.run(plan.batches, dest):
                 _account(record, manifest, bar, failed)
                 bar.advance()
                 home.save()
         records = [record for record in manifest.latest().values() if record.status == "built"]
         card_path, sheet = card.write(dest, manifest)
-    built = to_build + len(unreadable) - len(failed)
-    return Summary(
-        built=built,
-        kept=len(pairs) - built - len(failed),
-        rejected=tuple(failed),
-        flagged=tuple(record.stem for record in records if record.flagged),
-        refining=summarise(records),
-        left=tuple(sorted({record.stem for record in records} - {pair.stem for pair in pairs})),
-        card=card_path,
-        sheet=sheet,
-    )
+    return _summary(pairs, plan, records, failed, card_path, sheet)
 
 
 def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) -> None:
@@ -95,52 +92,24 @@ def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) ->
         bar.note(f"converted: {record.notes}")
 
 
-def _plan(
-    pairs: Sequence[Pair], records: dict[str, Record], dest: Path, settings: BuildSettings
-) -> tuple[list[list[PairTask]], list[Record]]:
-    """Batches of pictures of one size that hold work to do, and the pairs that cannot be opened."""
-    unreadable: list[Record] = []
-    layers = (IMAGES, MASKS, REFINED)
-    held = {f"{x}/{name}": size for x in layers for name, size in sizes(dest / x).items()}
-    by_size: dict[tuple[int, int], list[PairTask]] = {}
-
-    def look(pair: Pair) -> tuple[PairTask, tuple[int, int] | str]:
-        try:
-            task = PairTask(pair, hash_files(pair))
-        except InputError as error:
-            return PairTask(pair, {}), str(error)
-        current = _is_current(records.get(pair.stem), task.files, held, settings)
-        task = PairTask(pair, task.files, needed=not current)
-        try:
-            size = images.read_size(pair.image)
-            find_placement(size, settings.canvas, str(pair.image))
-        except InputError as error:
-            return task, str(error)
-        return task, size
-
-    with ThreadPoolExecutor() as pool:
-        for task, outcome in pool.map(look, pairs):
-            if isinstance(outcome, str):
-                unreadable.append(rejected(task, outcome, settings))
-            else:
-                by_size.setdefault(outcome, []).append(task)
-    step = settings.batch
-    batches = [
-        tasks[first : first + step]
-        for tasks in by_size.values()
-        for first in range(0, len(tasks), step)
-    ]
-    return [batch for batch in batches if any(task.needed for task in batch)], unreadable
-
-
-def _is_current(
-    record: Record | None, files: dict[str, File], held: dict[str, int], settings: BuildSettings
-) -> bool:
-    """Whether the pair was built from these bytes with these settings and its files are there."""
-    return (
-        record is not None
-        and record.status == "built"
-        and record.recipe == settings.key
-        and all(record.sources[name].sha256 == file.sha256 for name, file in files.items())
-        and all(held.get(file.path) == file.size for file in record.outputs.values())
+def _summary(
+    pairs: Sequence[Pair],
+    plan: Plan,
+    records: Sequence[Record],
+    failed: Sequence[str],
+    card_path: Path,
+    sheet: Path,
+) -> Summary:
+    built = len(plan.to_build) + len(plan.unreadable) - len(failed)
+    before = {task.pair.stem for task in plan.to_build if task.pair.stem in plan.earlier}
+    return Summary(
+        built=built,
+        replaced=len(before - set(failed)),
+        kept=len(pairs) - built - len(failed),
+        rejected=tuple(failed),
+        flagged=tuple(record.stem for record in records if record.flagged),
+        refining=summarise(records),
+        left=tuple(sorted({record.stem for record in records} - {pair.stem for pair in pairs})),
+        card=card_path,
+        sheet=sheet,
     )

@@ -69,7 +69,6 @@ def ray_engine(
     recipe: BuildRecipe,
     device: str,
     precision: str,
-    fallback: bool,
     address: str | None = None,
     cores: int | None = None,
 ) -> Iterator[RayEngine]:
@@ -79,7 +78,6 @@ def ray_engine(
         recipe: what to build with.
         device: `auto`, `cpu` or `cuda`; auto takes the cluster's GPUs if it has any.
         precision: as `devices.choose_precision` takes it; a worker's machine is asked.
-        fallback: see `BuildSettings`.
         address: of the cluster; where None, RAY_ADDRESS, or a Ray of this machine's own.
         cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
 
@@ -93,9 +91,9 @@ def ray_engine(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         pool = share(nodes, device, cores)
         look = ray.remote(num_cpus=pool.cores, num_gpus=pool.gpus)(_look)
-        found = ray.get(look.remote(recipe, precision, pool, fallback=fallback))
+        found = ray.get(look.remote(recipe, precision, pool))
         settings, number, place = _unwrap(found)
-        load = partial(_load, recipe, number, pool, fallback=fallback)
+        load = partial(_load, recipe, number, pool)
         yield RayEngine(load, settings, pool, place)
 
 
@@ -292,23 +290,21 @@ class Worker:
         return engine
 
 
-def _look(recipe: BuildRecipe, precision: str, pool: Pool, *, fallback: bool) -> Result:
+def _look(recipe: BuildRecipe, precision: str, pool: Pool) -> Result:
     """On a worker's machine: the settings, the precision chosen, and a line for the user."""
     try:
         device = _device(pool)
         number = devices.choose_precision(precision, device)
-        engine = _load(recipe, number, pool, fallback=fallback)
+        engine = _load(recipe, number, pool)
     except HqsodError as error:
         return Result(error=error)
     return Result((engine.settings, number, devices.describe(device, number)))
 
 
-def _load(
-    recipe: BuildRecipe, precision: torch.dtype, pool: Pool, *, fallback: bool
-) -> LocalEngine:
+def _load(recipe: BuildRecipe, precision: torch.dtype, pool: Pool) -> LocalEngine:
     """In a worker: its networks, with as many threads as it has cores."""
     torch.set_num_threads(pool.cores)
-    return load_engine(recipe, _device(pool), precision, fallback=fallback)
+    return load_engine(recipe, _device(pool), precision)
 
 
 def _device(pool: Pool) -> torch.device:

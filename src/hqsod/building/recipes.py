@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from hqsod import weights
 from hqsod.errors import SettingsError
 from hqsod.types import MASK_THRESHOLD
 
-SCALE = 4  # what both the recipes and the published data set enlarge by
+SHA256_DIGITS = 64
+SCALE = 4  # of the published data set, and so of every recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,9 @@ class BuildRecipe:
             prediction a mask is compared with; `none` for no such comparison.
         canvas: side of the square canvas in pixels, or None for no canvas.
         meaning: one sentence for the user.
+        fallback: whether a flagged refined mask gives way to the upscaled one.
+        batch: images of one size that pass the upscaler together, or None for what the device is
+            best at.
     """
 
     name: str
@@ -34,6 +41,8 @@ class BuildRecipe:
     predictor: str
     canvas: int | None
     meaning: str
+    fallback: bool = False
+    batch: int | None = None
 
     def changed(
         self,
@@ -41,8 +50,9 @@ class BuildRecipe:
         refiner: str | None = None,
         predictor: str | None = None,
         canvas: int | Literal["none"] | None = None,
+        fallback: bool | None = None,
     ) -> BuildRecipe:
-        """The recipe with other values, under another name; None leaves one as it is."""
+        """The recipe with other values, under another name; None leaves a value as it is."""
         new = replace(
             self,
             upscaler=upscaler or self.upscaler,
@@ -50,13 +60,17 @@ class BuildRecipe:
             predictor=predictor or self.predictor,
             canvas=self.canvas if canvas is None else None if canvas == "none" else canvas,
         )
-        if new == self:
-            return self
-        meaning = (
-            f"pictures by {new.upscaler}, masks by {new.refiner}, judged by {new.predictor}, "
-            + (f"on a canvas of {new.canvas}" if new.canvas else "without a canvas")
-        )
-        return replace(new, name="custom", meaning=meaning)
+        if new != self:
+            new = replace(new, name="custom", meaning=_in_words(new))
+        return new if fallback is None else replace(new, fallback=fallback)
+
+
+def _in_words(recipe: BuildRecipe) -> str:
+    canvas = f"on a canvas of {recipe.canvas}" if recipe.canvas else "without a canvas"
+    return (
+        f"images by {recipe.upscaler}, masks by {recipe.refiner}, judged by {recipe.predictor}, "
+        f"{canvas}"
+    )
 
 
 RECIPES = {
@@ -68,7 +82,7 @@ RECIPES = {
             refiner="cascadepsp",
             predictor="purnet-light",
             canvas=1600,
-            meaning="the published DUTS-HQ: SwinIR-L pictures, CascadePSP masks",
+            meaning="the published DUTS-HQ: SwinIR-L images, CascadePSP masks",
         ),
         BuildRecipe(
             name="preview",
@@ -111,9 +125,9 @@ class BuildSettings:
         predictor_weights: likewise.
         canvas: side of the square canvas, or None.
         precision: `float32` or `bf16`.
-        batch: pictures of one size that pass the upscaler together.
+        batch: images of one size that pass the upscaler together.
         fallback: whether a flagged refined mask gives way to the upscaled one.
-        scale: how many times larger the outputs are.
+        scale: how many times larger the outputs are than the sources.
         mask_threshold: grey level above which the refiner's input mask is object.
     """
 
@@ -139,3 +153,48 @@ class BuildSettings:
     def key(self) -> str:
         """SHA-256 of the settings: records made with other settings are made again."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def precision_name(self) -> str:
+        """The precision as `choose_precision` takes it."""
+        return "bf16" if self.precision == "bfloat16" else self.precision
+
+    @property
+    def build_recipe(self) -> BuildRecipe:
+        """The recipe that leads to these settings, to go on with."""
+        recipe = BuildRecipe(
+            name=self.recipe,
+            upscaler=self.upscaler,
+            refiner=self.refiner,
+            predictor=self.predictor,
+            canvas=self.canvas,
+            meaning="",
+            fallback=self.fallback,
+            batch=self.batch,
+        )
+        return replace(recipe, meaning=_in_words(recipe))
+
+
+def read_settings(values: Mapping[str, object]) -> BuildSettings | None:
+    """Settings as `as_dict` gave them; None where these values are none, such as of a review."""
+    try:
+        return TypeAdapter(BuildSettings).validate_json(json.dumps(values), strict=True)
+    except ValidationError:
+        return None
+
+
+def differences(before: Mapping[str, object], after: BuildSettings) -> str:
+    """What differs between the settings of a data set and those of a run, in words."""
+    now = after.as_dict()
+    changes = [
+        f"{name.replace('_', ' ')} {_short(before.get(name))} -> {_short(value)}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    return ", ".join(changes) or "settings that this version does not know"
+
+
+def _short(value: object) -> str:
+    """A value in a message: of a digest its beginning."""
+    text = str(value)
+    return text[:8] if len(text) == SHA256_DIGITS else text or "none"

@@ -11,13 +11,23 @@ import sys
 
 from rich.markup import escape
 
-from hqsod.cli import build, evaluate, export_dataset, predict, review, serve, train, weights
+from hqsod.cli import (
+    build,
+    evaluate,
+    export_dataset,
+    predict,
+    review,
+    serve,
+    train,
+    upscale,
+    weights,
+)
 from hqsod.cli.root import app
 from hqsod.errors import HqsodError
 from hqsod.progress import console
 
 # Importing a module registers its verbs on `app`.
-VERBS = (build, evaluate, export_dataset, predict, review, serve, train, weights)
+VERBS = (build, evaluate, export_dataset, predict, review, serve, train, upscale, weights)
 
 
 def main() -> None:

@@ -1,56 +1,100 @@
-"""`hqsod check`, `build`, `upscale` and `refine`."""
+"""`hqsod check` and `build`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hqsod.addresses import folder
-from hqsod.cli.root import Device, Overwrite, Precision, app, finish
+from hqsod.cli.root import (
+    Device,
+    Precision,
+    RefinerName,
+    UpscalerName,
+    app,
+    choose_place,
+    say_weights,
+)
 from hqsod.errors import SettingsError
 
 if TYPE_CHECKING:
-    import torch
-
     from hqsod.building.engines import Engine
-    from hqsod.building.recipes import BuildRecipe
+    from hqsod.building.pipeline import Summary
+    from hqsod.building.recipes import BuildRecipe, BuildSettings
+    from hqsod.types import Pair
 
 LISTED = 10  # names in a line
 
-Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is found.")]
+Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is recognised.")]
+Images = Annotated[
+    str | None, typer.Option(help="Folder of the photographs, where the layout is not recognised.")
+]
+Masks = Annotated[
+    str | None, typer.Option(help="Folder of the masks, where the layout is not recognised.")
+]
+
+# Of `build`.
 BuildSource = Annotated[
     Path,
     typer.Argument(
         parser=folder,
         metavar="SOURCE",
-        help="The data set's folder or address; its layout is found.",
+        help="The data set's folder or address; its layout is recognised.",
     ),
 ]
 Dest = Annotated[
     Path,
     typer.Argument(
-        parser=folder, metavar="DEST", help="Folder or address, such as s3://..., of the built one."
+        parser=folder, metavar="DEST", help="Folder of the result, or an address such as s3://..."
     ),
 ]
-EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: a pool of workers.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help="duts-hq or preview. By default what DEST was made with; for a new DEST duts-hq, or "
+        "preview while the weights of duts-hq are not here."
+    ),
+]
+PredictorName = Annotated[
+    str | None,
+    typer.Option(
+        help="Network whose own prediction each mask is compared with: none, or as --weights of "
+        "hqsod predict."
+    ),
+]
+Canvas = Annotated[str | None, typer.Option(help="Side of the black square canvas, or none.")]
+Fallback = Annotated[
+    bool | None,
+    typer.Option(
+        "--fallback/--no-fallback",
+        help="Write the upscaled mask in place of a refined mask that is flagged.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="Build pairs again that DEST has with other settings or from other files."
+    ),
+]
+Add = Annotated[
+    bool, typer.Option("--add", help="Add the pairs to those that DEST has from another source.")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local, or ray for a pool of Ray workers.")
+]
 Address = Annotated[
-    str | None, typer.Option(help="Of Ray's cluster, such as auto; without, Ray is started here.")
+    str | None,
+    typer.Option(help="Address of a Ray cluster, such as auto; by default Ray is started here."),
 ]
-Cores = Annotated[int | None, typer.Option(min=1, help="Of each Ray worker; without, a machine's.")]
-Images = Annotated[str | None, typer.Option(help="Folder of the photographs, if not found.")]
-Masks = Annotated[str | None, typer.Option(help="Folder of the masks, if not found.")]
-UpscalerName = Annotated[
-    str | None, typer.Option(help="swinir-l, swinir-m, hqsod-x4-small, bicubic, or a path.")
-]
-RefinerName = Annotated[
-    str | None, typer.Option(help="cascadepsp, hqsod-refiner-small, guided, none, or a path.")
+Cores = Annotated[
+    int | None, typer.Option(min=1, help="Cores of each Ray worker; by default a whole machine's.")
 ]
 
 
@@ -67,7 +111,7 @@ def check(
 
     report = look_over(inspect(source, images, masks))
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
     else:
         for problem in (*report.problems, *report.notes):
             typer.echo(f"{problem.kind}: {problem.file}: {problem.detail}")
@@ -84,63 +128,91 @@ def build(
     dest: Dest,
     images: Images = None,
     masks: Masks = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="duts-hq or preview; duts-hq if its weights are at hand.")
-    ] = None,
+    recipe: RecipeName = None,
     upscaler: UpscalerName = None,
     refiner: RefinerName = None,
-    predictor: Annotated[
-        str | None,
-        typer.Option(help="Judges masks by its own prediction: none, or --weights of predict."),
-    ] = None,
-    canvas: Annotated[
-        str | None, typer.Option(help="Side of the black square canvas, or none.")
-    ] = None,
-    fallback: Annotated[
-        bool, typer.Option("--fallback", help="Write the upscaled mask for flagged ones.")
-    ] = False,
+    predictor: PredictorName = None,
+    canvas: Canvas = None,
+    fallback: Fallback = None,
+    replace: Replace = False,
+    add: Add = False,
     device: Device = "auto",
     precision: Precision = "auto",
     engine: EngineName = "local",
     address: Address = None,
     cores: Cores = None,
 ) -> None:
-    """Build the high-quality version of a data set; run again to go on after a break."""
+    """Build the high-quality version of a data set; after a break, run it again to go on."""
+    from hqsod.building.home import made_with
     from hqsod.building.pipeline import build as run
-    from hqsod.building.recipes import choose_recipe
-    from hqsod.dataset.layouts import find_pairs
 
     if engine == "ray":  # whose workers may stand elsewhere
         source, dest = source.absolute(), dest.absolute()
-    pairs = find_pairs(source, images, masks)
-    chosen = choose_recipe(recipe).changed(upscaler, refiner, predictor, canvas=_canvas(canvas))
+    pairs = _find_pairs(source, images, masks)
+    made = made_with(dest)
+    chosen = _choose(recipe, made).changed(upscaler, refiner, predictor, _canvas(canvas), fallback)
+    if made and not replace:  # go on as it was made, on whatever machine
+        chosen = dataclasses.replace(chosen, batch=made.batch)
+        precision = made.precision_name if precision == "auto" else precision
     typer.echo(f"recipe {chosen.name}: {chosen.meaning}")
-    if recipe is None and chosen.name != "duts-hq":
+    with _engine(engine, chosen, device, precision, address, cores) as loaded:
+        say_weights("upscaler", loaded.settings.upscaler, loaded.settings.upscaler_weights)
+        say_weights("refiner", loaded.settings.refiner, loaded.settings.refiner_weights)
+        say_weights("predictor", loaded.settings.predictor, loaded.settings.predictor_weights)
+        summary = run(pairs, dest, loaded, replace=replace, add=add)
+    _say(summary, source, dest)
+    if summary.rejected:
+        raise typer.Exit(1)
+
+
+def _find_pairs(source: Path, images: str | None, masks: str | None) -> tuple[Pair, ...]:
+    """The pairs of a data set; a line says how many files are none."""
+    from hqsod.dataset.layouts import find
+
+    found = find(source, images, masks)
+    if found.unpaired:
+        have = "file has" if len(found.unpaired) == 1 else "files have"
         typer.echo(
-            "for the published DUTS-HQ: hqsod weights fetch swinir-l cascadepsp, "
-            "then run this again"
+            f"{len(found.unpaired)} {have} no partner of the same name and will not be built, such "
+            f"as {found.unpaired[0]}; hqsod check {source} names them all"
         )
-    with _engine(engine, chosen, device, precision, fallback, address, cores) as loaded:
-        _say("upscaler", loaded.settings.upscaler, loaded.settings.upscaler_weights)
-        _say("refiner", loaded.settings.refiner, loaded.settings.refiner_weights)
-        _say("predictor", loaded.settings.predictor, loaded.settings.predictor_weights)
-        summary = run(pairs, dest, loaded)
+    return found.pairs
+
+
+def _choose(name: str | None, made: BuildSettings | None) -> BuildRecipe:
+    """The recipe of that name; without a name, the one that the data set there was made with."""
+    from hqsod.building.recipes import RECIPES, choose_recipe
+
+    if name is None and made:
+        return made.build_recipe
+    chosen = choose_recipe(name)
+    if name is None and chosen is RECIPES["preview"]:
+        typer.echo(
+            "for the published DUTS-HQ: hqsod weights fetch swinir-l cascadepsp, then run this "
+            "again with another DEST"
+        )
+    return chosen
+
+
+def _say(summary: Summary, source: Path, dest: Path) -> None:
+    again = f" ({summary.replaced} of them again)" if summary.replaced else ""
     typer.echo(
-        f"{summary.built} built, {summary.kept} up to date, {len(summary.rejected)} rejected, "
-        f"{len(summary.flagged)} flagged"
+        f"{summary.built} built{again}, {summary.kept} up to date, "
+        f"{len(summary.rejected)} rejected, {len(summary.flagged)} flagged"
     )
     if summary.refining is not None:
         warning = "" if summary.refining.changed else "warning: "
         typer.echo(f"{warning}{summary.refining}", err=bool(warning))
     if summary.left:
         typer.echo(
-            f"in {dest} but no longer in {source}, kept as they are: "
-            + ", ".join(summary.left[:LISTED])
-            + (", ..." if len(summary.left) > LISTED else "")
+            f"in {dest} but no longer in {source}, kept as they are: {_listed(summary.left)}"
         )
     typer.echo(f"card: {summary.card}\ncontact sheet: {summary.sheet}")
-    if summary.rejected:
-        raise typer.Exit(1)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and dots for the rest."""
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
 @contextmanager
@@ -149,19 +221,18 @@ def _engine(
     recipe: BuildRecipe,
     device: str,
     precision: str,
-    fallback: bool,
     address: str | None,
     cores: int | None,
 ) -> Iterator[Engine]:
-    """The engine asked for, its device told to the user."""
+    """The engine asked for; a line says what it runs on."""
     if name == "local" and not (address or cores):
         from hqsod.building.engines import load_engine
 
-        yield load_engine(recipe, *_place(device, precision), fallback=fallback)
+        yield load_engine(recipe, *choose_place(device, precision))
     elif name == "ray":
         from hqsod.building.ray_engine import ray_engine
 
-        with ray_engine(recipe, device, precision, fallback, address, cores) as engine:
+        with ray_engine(recipe, device, precision, address, cores) as engine:
             typer.echo(f"device: {engine.pool.workers} workers, each {engine.place}")
             yield engine
     else:
@@ -178,81 +249,3 @@ def _canvas(text: str | None) -> int | Literal["none"] | None:
     if not text.isdigit() or not 64 <= int(text) <= 16384:
         raise SettingsError(f"--canvas {text}", expected="a side from 64 to 16384 pixels, or none")
     return int(text)
-
-
-def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype asked for, told to the user."""
-    from hqsod.inference import devices
-
-    where = devices.choose_device(device)
-    number = devices.choose_precision(precision, where)
-    typer.echo(f"device: {devices.describe(where, number)}")
-    return where, number
-
-
-def _say(role: str, name: str, digest: str) -> None:
-    from hqsod.weights import describe
-
-    weights = f"sha256 {digest[:16]}" if digest else "no weights"
-    typer.echo(f"{role}: {describe(name)}; {weights}")
-
-
-@app.command()
-def upscale(
-    paths: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
-    out: Annotated[Path, typer.Option(help="Where the enlarged pictures go.")],
-    upscaler: UpscalerName = None,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Enlarge pictures four times, without building a data set."""
-    from hqsod.building.recipes import choose_recipe
-    from hqsod.files import Work, find_pictures, make_each
-    from hqsod.images import read_image
-    from hqsod.inference.upscaler import load_upscaler
-
-    pictures = find_pictures(paths)
-    engine = load_upscaler(upscaler or choose_recipe(None).upscaler, *_place(device, precision))
-    _say("upscaler", engine.name, engine.weights)
-
-    work = Work("upscaling", read_image, engine, {out: lambda _, enlarged: enlarged})
-    finish(make_each(pictures, work, overwrite=overwrite))
-
-
-@app.command()
-def refine(
-    images: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
-    masks: Annotated[Path, typer.Argument(help="Its mask, or a folder of masks named alike.")],
-    out: Annotated[Path, typer.Option(help="Where the refined masks go.")],
-    refiner: RefinerName = None,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Refine masks at their own size, without building a data set."""
-    from hqsod.building.recipes import choose_recipe
-    from hqsod.dataset.layouts import find_pairs
-    from hqsod.files import Work, make_each
-    from hqsod.images import read_pair
-    from hqsod.inference.refiner import load_refiner
-    from hqsod.types import Pair
-
-    if images.is_dir():
-        pairs = find_pairs(images, str(images.resolve()), str(masks.resolve()))
-    else:
-        pairs = (Pair(masks.stem, images, masks),)
-    engine = load_refiner(refiner or choose_recipe(None).refiner, *_place(device, precision))
-    if engine is None:
-        raise SettingsError("--refiner none", expected="a refiner", fix="name one, such as guided")
-    _say("refiner", engine.name, engine.weights)
-    pair_of = {pair.mask: pair for pair in pairs}
-
-    work = Work(
-        "refining",
-        lambda path: read_pair(pair_of[path]),
-        lambda pairs: [engine(pair.image, pair.mask) for pair in pairs],
-        {out: lambda _, refined: refined},
-        beside=[pair.image for pair in pairs],
-    )
-    finish(make_each(list(pair_of), work, overwrite=overwrite))

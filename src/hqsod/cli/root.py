@@ -12,6 +12,8 @@ from hqsod import __version__
 from hqsod.progress import console
 
 if TYPE_CHECKING:
+    import torch
+
     from hqsod.files import Outcome
 
 # Arguments and options that several verbs take.
@@ -19,16 +21,32 @@ DataSet = Annotated[Path, typer.Argument(help="A data set made by hqsod build or
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="A name, a run's folder, .safetensors, .onnx, or a published PurNet checkpoint."
+        help="A name, the folder of a training run, a .safetensors or .onnx file, or a published "
+        "PurNet checkpoint."
     ),
 ]
 Size = Annotated[
-    int | None, typer.Option(help="Side pictures are brought to; 320 if weights do not say.")
+    int | None,
+    typer.Option(
+        help="Side of the square that images are resized to; by default what the weights were "
+        "trained at, or 320."
+    ),
 ]
-Batch = Annotated[int | None, typer.Option(help="Pictures at once; 1 on a CPU, 16 on a GPU.")]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        help="Images that go through the network together; by default 1 on a CPU, 16 on a GPU."
+    ),
+]
+UpscalerName = Annotated[
+    str | None, typer.Option(help="swinir-l, swinir-m, hqsod-x4-small, bicubic, or a path.")
+]
+RefinerName = Annotated[
+    str | None, typer.Option(help="cascadepsp, hqsod-refiner-small, guided, none, or a path.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there.")]
 
 # Said before the first cut-out.
 CUT_OUTS = "cut-outs: pymatting, which compiles for a minute on its first use"
@@ -52,14 +70,33 @@ def _print_version(wanted: bool) -> None:
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """High-quality salient object detection: build data sets, train, predict, score, review."""
 
 
+def choose_place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """The device and precision asked for; a line says which they are."""
+    from hqsod.inference import devices
+
+    where = devices.choose_device(device)
+    number = devices.choose_precision(precision, where)
+    typer.echo(f"device: {devices.describe(where, number)}")
+    return where, number
+
+
+def say_weights(role: str, name: str, digest: str) -> None:
+    """Say which network has a role, and which weights."""
+    from hqsod.weights import describe
+
+    weights = f"sha256 {digest[:16]}" if digest else "no weights"
+    typer.echo(f"{role}: {describe(name)}; {weights}")
+
+
 def finish(outcome: Outcome) -> None:
-    """Say how a job over pictures went; exit status 1 when one failed."""
+    """Say how a job over a list of images went; exit status 1 when one failed."""
     typer.echo(str(outcome))
     if outcome.failed:
         raise typer.Exit(1)

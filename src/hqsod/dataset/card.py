@@ -47,7 +47,8 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
         _card(folder.resolve().name, records, recipes),
         review,
     )
-    write_bytes(card, "\n".join(section for section in sections if section).encode())
+    text = "\n".join(section for section in sections if section)
+    write_bytes(card, text.encode("utf-8", "backslashreplace"))
     if built:
         write_bytes(sheet, images.encode_jpeg(contact_sheet(folder, built)))
     return card, sheet

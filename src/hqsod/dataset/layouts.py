@@ -55,7 +55,12 @@ class Found:
 def find_pairs(
     source: Path, images: str | None = None, masks: str | None = None
 ) -> tuple[Pair, ...]:
-    """The pairs of a data set, sorted by stem.
+    """The pairs of a data set, sorted by stem; raises as `find`."""
+    return find(source, images, masks).pairs
+
+
+def find(source: Path, images: str | None = None, masks: str | None = None) -> Found:
+    """A data set that has pairs.
 
     Raises:
         InputError: as `inspect`, or not one pair was found.
@@ -67,7 +72,7 @@ def find_pairs(
             expected="pairs such as x.jpg and x.png",
             fix="name the folders with --images and --masks",
         )
-    return found.pairs
+    return found
 
 
 def inspect(source: Path, images: str | None = None, masks: str | None = None) -> Found:

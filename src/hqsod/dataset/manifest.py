@@ -133,6 +133,14 @@ class Manifest:
         row = self._connection.execute("SELECT settings FROM recipes WHERE key = ?", (key,))
         return dict(json.loads(row.fetchone()["settings"]))
 
+    def newest_recipe(self) -> dict[str, Any] | None:
+        """The settings that the pair built last was built with; None before the first."""
+        row = self._connection.execute(
+            "SELECT settings FROM recipes JOIN records ON key = recipe WHERE status = 'built' "
+            "ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return row and dict(json.loads(row["settings"]))
+
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""
         values = asdict(record)

@@ -59,4 +59,4 @@ def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks
         f"What follows is the card of the data set that this was exported from.\n\n"
         f"{without_front_matter(body)}",
     )
-    write_bytes(folder / CARD, "\n\n".join(sections).encode())
+    write_bytes(folder / CARD, "\n\n".join(sections).encode("utf-8", "backslashreplace"))
