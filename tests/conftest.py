@@ -10,7 +10,10 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from hqsod import machine
 from tests.golden import inputs
+
+machine.set_environment()  # before a test imports torch: several test processes share the machine
 
 settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)

@@ -105,3 +105,20 @@ def test_pictures_are_found_behind_files_folders_and_patterns(tmp_path: Path):
         find_pictures([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(InputError, match="no pictures"):
         find_pictures([str(tmp_path / "*.gif")])
+
+
+def test_patterns_go_into_folders_but_not_in_circles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    grey = np.zeros((2, 2), np.uint8)
+    wanted = [save(tmp_path / name, grey) for name in ("a.png", "b/c.png", "b/d/e.png")]
+    for hidden in (".f.png", "b/.g/h.png"):
+        save(tmp_path / hidden, grey)
+    for link in ("circle", "b/again", "b/d/back"):
+        (tmp_path / link).symlink_to(tmp_path)
+    assert find_pictures([f"{tmp_path}/**/*.png"]) == wanted
+    monkeypatch.chdir(tmp_path)
+    assert find_pictures(["**/*.png"]) == [path.relative_to(tmp_path) for path in wanted]
+    assert find_pictures(["b/.g/*"]) == [Path("b/.g/h.png")]
+    with pytest.raises(InputError, match="between slashes"):
+        find_pictures(["**.png"])

@@ -26,16 +26,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod import cli
-from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.errors import InputError, WeightsError
 from hqsod.images import FORMATS
-from hqsod.inference.saliency import Maps, SaliencyNetwork, load_network
+from hqsod.inference.saliency import SaliencyNetwork, load_network
+from hqsod.inference.scaling import Maps
 from hqsod.predict import Predictor, predict_one
 from tests.conftest import random_picture
 from tests.golden import inputs
 from tests.networks import save_tiny
 from tests.test_images import bomb
 
-for package in ("fastapi", "prometheus_client", "pymatting"):
+for package in ("fastapi", "prometheus_client"):
     pytest.importorskip(package, reason="the serve extra is not installed")
 
 # After the packages they need were asked for.
@@ -536,8 +537,6 @@ def test_the_command_says_what_is_missing(
         return CliRunner().invoke(cli.app, ["serve", *map(str, arguments)]).exception
 
     assert isinstance(error("--weights", tmp_path / "none.safetensors"), WeightsError)
-    monkeypatch.setitem(sys.modules, "pymatting", None)
-    assert isinstance(error("--weights", tiny), SettingsError)
     for name in [name for name in sys.modules if name.startswith("hqsod.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)

@@ -109,9 +109,7 @@ def test_stages_come_in_order(tmp_path: Path, wrong: str) -> None:
 def test_training_without_its_extra_is_told_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "hqsod.cli.train.find_spec", lambda name: None if name == "accelerate" else 1
-    )
+    monkeypatch.setattr("hqsod.extras.find_spec", lambda name: None if name == "accelerate" else 1)
     result = CliRunner().invoke(app, ["train", str(tmp_path), "--out", str(tmp_path / "run")])
     assert str(result.exception) == (
         "hqsod train needs accelerate, not installed here; pip install 'hqsod[train]'"

@@ -14,7 +14,7 @@ __all__ = ["Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Predictor`, imported when it is asked for: it needs torch, and much here does not."""
+    """`Predictor`, imported when it is asked for: much here does without what it needs."""
     if name == "Predictor":
         from hqsod.predict import Predictor
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,14 +20,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many pictures were made, how many were there already, and which failed."""
+    """How many pictures were made, how many were there already, which failed, what was remarked."""
 
     made: int
     kept: int
     failed: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.made} made, {self.kept} kept as they were, {len(self.failed)} failed"
+        said = f"{self.made} made, {self.kept} kept as they were, {len(self.failed)} failed"
+        counts = Counter(self.remarks).items()
+        return "; ".join([said, *(f"{remark} in {count}" for remark, count in counts)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Work(Generic[Item, Result]):
             made; runs behind, in threads.
         batch: how many are made at once.
         beside: files that are read with the pictures; no result may take their place either.
+        remark: what the user should know of a result, such as that it is empty; None if nothing.
     """
 
     description: str
@@ -49,6 +54,7 @@ class Work(Generic[Item, Result]):
     draw: Mapping[Path, Callable[[Item, Result], Array]]
     batch: int = 1
     beside: Sequence[Path] = ()
+    remark: Callable[[Result], str | None] = lambda _: None
 
 
 def find_pictures(inputs: Sequence[str]) -> list[Path]:
@@ -77,12 +83,30 @@ def _behind(text: str) -> list[Path]:
     elif path.exists() or not has_magic(text):
         pictures = [path]  # a missing file is reported when its turn comes, with the others done
     else:
-        pictures = sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
+        pictures = sorted(_matches(path))
     if not pictures:
         raise InputError(
             f"{text}: no pictures", expected="a picture, a folder of pictures or a pattern"
         )
     return pictures
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern finds, but hidden files; `**` follows no links, which may lead in circles.
+
+    Raises:
+        InputError: `**` beside other letters.
+    """
+    root = Path(pattern.anchor)
+    try:
+        for match in root.glob(str(pattern.relative_to(root))):
+            new = set(match.parts) - set(pattern.parts)
+            if not any(part.startswith(".") for part in new):
+                yield match
+    except ValueError as error:
+        raise InputError(
+            f"{pattern}: {error}", expected="** between slashes, for folders in folders"
+        ) from error
 
 
 def make_each(
@@ -106,10 +130,12 @@ def make_each(
     todo = [batch for batch in batches if any(missing[path] for path in batch)]
     count = sum(bool(files) for files in missing.values())
     failed: list[Path] = []
+    remarks: list[str] = []
 
-    def write(path: Path, item: Item, result: Result) -> None:
+    def write(path: Path, item: Item, result: Result) -> str | None:
         for file in missing[path]:
             write_png(file, work.draw[file.parent](item, result))
+        return work.remark(result)
 
     steps = Steps(work.read, work.make, write, lambda path: bool(missing[path]))
     with progress_bar(count, work.description) as bar:
@@ -117,8 +143,11 @@ def make_each(
             if isinstance(outcome, InputError):
                 failed.append(path)
                 bar.note(f"failed: {outcome}")
+            elif outcome is not None:
+                remarks.append(outcome)
+                bar.note(f"{path}: {outcome}")
             bar.advance()
-    return Outcome(count - len(failed), len(pictures) - count, tuple(failed))
+    return Outcome(count - len(failed), len(pictures) - count, tuple(failed), tuple(remarks))
 
 
 def _results(path: Path, work: Work[Item, Result]) -> list[Path]:

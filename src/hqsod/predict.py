@@ -1,48 +1,46 @@
-"""Saliency maps of pictures: from Python with `Predictor`, or as a job over a list of files.
-
-A picture is brought to the size the network was trained at, whatever its proportions, and its map
-is brought back bilinearly, both as in the paper (Li et al., IEEE TIP 30, 2021).
-"""
+"""Saliency maps of images: from Python with `Predictor`, or as a job over a list of files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, overload
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from hqsod import images as pictures
-from hqsod.cutout import cut_out, overlay, require_pymatting
+from hqsod import images
+from hqsod.cutout import cut_out, overlay
 from hqsod.errors import InputError, SettingsError
 from hqsod.files import Outcome, Work, make_each
 from hqsod.images import Array
-from hqsod.inference.saliency import Maps, SaliencyNetwork, load_network, prepare
+from hqsod.inference.saliency import SaliencyNetwork, load_network
+from hqsod.inference.scaling import SIZES, Maps, prepare, restore
+from hqsod.types import MASK_THRESHOLD
 
-Picture: TypeAlias = str | Path | Image.Image | Array
-# What can be drawn of a picture and its map, uint8. All but the maps go to a folder of that name.
+AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
+SeveralImages: TypeAlias = list[AnyImage] | tuple[AnyImage, ...]
+# What can be drawn of an image and its map, uint8. All but the maps go to a folder of that name.
 KINDS: Mapping[str, Callable[[Array, Array], Array]] = {
     "maps": lambda _, saliency: saliency,
     "cutouts": cut_out,
     "overlays": overlay,
 }
-SIZES = range(32, 4097)
 
 
 class Predictor:
-    """Pictures to saliency maps.
+    """Images to saliency maps.
 
         saliency = hqsod.Predictor("runs/quick")("photo.jpg")
 
-    Nothing is loaded before the first picture comes.
+    Nothing is loaded before the first image comes.
 
     Args:
         weights: see `hqsod.inference.saliency`; None for the network that ships with hqsod.
-        size: height and width pictures are brought to; None for what the weights were trained at.
-        batch: pictures that go through the network at once; None for what is fastest.
+        size: height and width images are brought to; None for what the weights were trained at.
+        batch: images that go through the network at once; None for what is fastest.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 where the hardware has it), `float32` or `bf16`.
     """
@@ -70,7 +68,7 @@ class Predictor:
 
     @cached_property
     def size(self) -> int:
-        """Height and width pictures are brought to."""
+        """Height and width images are brought to."""
         size = self.network.size if self._size is None else self._size
         if size not in SIZES:
             raise SettingsError(f"size {size}", expected=f"from {SIZES[0]} to {SIZES[-1]} pixels")
@@ -78,37 +76,38 @@ class Predictor:
 
     @cached_property
     def batch(self) -> int:
-        """Pictures that go through the network at once."""
+        """Images that go through the network at once."""
         batch = self.network.batch if self._batch is None else self._batch
         if batch < 1:
             raise SettingsError(f"batch {batch}", expected="1 or more")
         return batch
 
     @overload
-    def __call__(self, images: Picture) -> Maps: ...  # type: ignore[overload-overlap]  # str is one
+    def __call__(self, given: AnyImage) -> Maps: ...
 
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Maps]: ...
+    def __call__(self, given: SeveralImages) -> list[Maps]: ...
 
-    def __call__(self, images: Picture | Sequence[Picture]) -> Maps | list[Maps]:
+    def __call__(self, given: AnyImage | SeveralImages) -> Maps | list[Maps]:
         """Saliency maps.
 
         Args:
-            images: one picture or a sequence of them, each a path (turned as its EXIF orientation
-                says), a PIL picture or a (H, W, 3) uint8 RGB array (both taken as they are).
+            given: one image or a list or tuple of them, each a path, a file's bytes or an open file
+                (turned as its EXIF orientation says), a PIL image or a (H, W, 3) uint8 RGB array
+                (both taken as they are).
 
         Returns:
-            (H, W) float32 probabilities at the picture's own size; a list for a sequence.
+            (H, W) float32 probabilities at the image's own size; a list for a list or tuple.
 
         Raises:
-            InputError: a picture that cannot be read.
+            InputError: an image that cannot be read.
             WeightsError, SettingsError: see `load_network`.
         """
-        if isinstance(images, str | Path | Image.Image | np.ndarray):
-            return self([images])[0]
+        if not isinstance(given, list | tuple):
+            return self((given,))[0]
         maps: list[Maps] = []
-        for first in range(0, len(images), self.batch):
-            read = [pixels(image) for image in images[first : first + self.batch]]
+        for first in range(0, len(given), self.batch):
+            read = [pixels(image) for image in given[first : first + self.batch]]
             made = self.maps([prepare(image, self.size) for image in read])
             maps += [
                 restore(small, image.shape[:2]) for small, image in zip(made, read, strict=True)
@@ -116,52 +115,60 @@ class Predictor:
         return maps
 
     def maps(self, prepared: Sequence[Array]) -> Maps:
-        """(B, S, S) float32 maps of prepared pictures."""
+        """(B, S, S) float32 maps of prepared images."""
         return self.network(np.stack(prepared))
 
 
-def pixels(image: Picture) -> Array:
-    """(H, W, 3) uint8 RGB of whatever kind of picture.
+def pixels(image: AnyImage) -> Array:
+    """(H, W, 3) uint8 RGB of whatever kind of image.
 
     Raises:
-        InputError: it cannot be read, or is an array of another shape or dtype.
+        InputError: it cannot be read, or is no image.
     """
     if isinstance(image, str | Path):
-        return pictures.read_image(Path(image))
+        return images.read_image(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return images.read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        return pictures.to_rgb(image)
+        return images.to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        if hasattr(image, "read"):
+            return images.read_image(image)
+        raise InputError(
+            f"an image given as {type(image).__name__}",
+            expected="a path, bytes, an open file, a PIL image or a (H, W, 3) uint8 array",
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(f"an array of {image.shape} {image.dtype}", expected="(H, W, 3) uint8 RGB")
     return image
 
 
-def restore(saliency: Maps, size: tuple[int, int]) -> Maps:
-    """Bring a map to the size of its picture, (height, width)."""
-    result = cv2.resize(saliency, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return result.astype(np.float32, copy=False)
-
-
 class Read(NamedTuple):
-    """A picture on its way, and as the network sees it."""
+    """An image on its way, and as the network sees it."""
 
     pixels: Array
     prepared: Array
 
 
-def read(size: int, source: pictures.Source, most: int = pictures.MAX_PIXELS) -> Read:
-    """A picture of at most so many pixels, prepared; raises as `read_image`."""
-    image = pictures.read_image(source, most)
+def read(size: int, source: images.Source, most: int = images.MAX_PIXELS) -> Read:
+    """An image of at most so many pixels, prepared; raises as `read_image`."""
+    image = images.read_image(source, most)
     return Read(image, prepare(image, size))
 
 
 def _make(predictor: Predictor, batch: Sequence[Read]) -> list[Maps]:
-    return list(predictor.maps([picture.prepared for picture in batch]))
+    return list(predictor.maps([image.prepared for image in batch]))
 
 
-def draw(kind: str, picture: Read, saliency: Maps) -> Array:
-    """What is shown of a picture and its (S, S) map: one of `KINDS`, uint8."""
-    levels = restore(saliency, picture.pixels.shape[:2]) * 255
-    return KINDS[kind](picture.pixels, levels.round().astype(np.uint8))
+def draw(kind: str, image: Read, saliency: Maps) -> Array:
+    """What is shown of an image and its (S, S) map: one of `KINDS`, uint8."""
+    levels = restore(saliency, image.pixels.shape[:2]) * 255
+    return KINDS[kind](image.pixels, levels.round().astype(np.uint8))
+
+
+def _remark(saliency: Maps) -> str | None:
+    """What is said of a map without a salient pixel."""
+    return None if saliency.max() * 255 > MASK_THRESHOLD else "nothing salient found"
 
 
 def predict(
@@ -172,10 +179,10 @@ def predict(
     kinds: Sequence[str] = ("maps",),
     overwrite: bool = False,
 ) -> Outcome:
-    """Write the results of every picture: `out/STEM.png` its map, others in folders below `out`.
+    """Write the results of every image: `out/STEM.png` its map, others in folders below `out`.
 
     Args:
-        paths: the pictures; one that fails is named and passed over.
+        paths: the images; one that fails is named and passed over.
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
         kinds: of `KINDS`.
@@ -183,21 +190,20 @@ def predict(
 
     Raises:
         OutputError: see `make_each`.
-        WeightsError, SettingsError: see `Predictor` and `cut_out`.
+        WeightsError, SettingsError: see `Predictor`.
     """
-    if "cutouts" in kinds:
-        require_pymatting()
     work = Work(
         description="predicting",
         read=partial(read, predictor.size),
         make=partial(_make, predictor),
         draw={out / ("" if kind == "maps" else kind): partial(draw, kind) for kind in kinds},
         batch=predictor.batch,
+        remark=_remark,
     )
     return make_each(paths, work, overwrite=overwrite)
 
 
 def predict_one(source: BinaryIO, predictor: Predictor, kind: str = "maps") -> bytes:
-    """The result of one picture as a PNG file; see `predict`."""
-    picture = read(predictor.size, source)
-    return pictures.encode_png(draw(kind, picture, _make(predictor, [picture])[0]))
+    """The result of one image as a PNG file; see `predict`."""
+    image = read(predictor.size, source)
+    return images.encode_png(draw(kind, image, _make(predictor, [image])[0]))

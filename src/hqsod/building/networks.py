@@ -15,7 +15,8 @@ import numpy as np
 
 from hqsod.images import Array
 from hqsod.inference.refiner import Refiner
-from hqsod.inference.saliency import SaliencyNetwork, prepare
+from hqsod.inference.saliency import SaliencyNetwork
+from hqsod.inference.scaling import prepare
 from hqsod.inference.upscaler import Upscaler
 
 Arguments = ParamSpec("Arguments")

@@ -11,6 +11,7 @@ import sys
 
 from rich.markup import escape
 
+from hqsod import machine
 from hqsod.cli import (
     build,
     evaluate,
@@ -35,6 +36,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else someone reads it in this process
             stream.reconfigure(errors="backslashreplace")  # no message can end a job
+    machine.set_environment()
     debug = "--debug" in sys.argv
     if debug:  # accepted before or after the verb
         sys.argv.remove("--debug")

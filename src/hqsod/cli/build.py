@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hqsod import extras
 from hqsod.addresses import folder
 from hqsod.cli.root import (
     Device,
@@ -143,6 +144,7 @@ def build(
     cores: Cores = None,
 ) -> None:
     """Build the high-quality version of a data set; after a break, run it again to go on."""
+    extras.require("torch", "hqsod build")
     from hqsod.building.home import made_with
     from hqsod.building.pipeline import build as run
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqsod.cli.root import CUT_OUTS, Batch, Device, Overwrite, Precision, Size, Weights, app, finish
+from hqsod import extras
+from hqsod.cli.root import Batch, Device, Overwrite, Precision, Size, Weights, app, finish
 from hqsod.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,17 +22,18 @@ STANDARD = "-"  # in place of paths: from standard input to standard output
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(
-            help="Pictures, folders or patterns; - for one picture, standard input to output."
-        ),
+        typer.Argument(help="Images, folders or patterns; - reads one image from standard input."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where maps go; cut-outs and overlays go to folders in it.")
+        Path | None,
+        typer.Option(help="Folder of the maps; cut-outs and overlays go to folders in it."),
     ] = None,
     weights: Weights = None,
-    cutout: Annotated[bool, typer.Option("--cutout", help="Cut objects out, as RGBA.")] = False,
+    cutout: Annotated[
+        bool, typer.Option("--cutout", help="Also cut objects out, as RGBA.")
+    ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Lay maps over their pictures.")
+        bool, typer.Option("--overlay", help="Also lay maps over their images.")
     ] = False,
     size: Size = None,
     batch: Batch = None,
@@ -39,13 +41,12 @@ def predict(
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Predict saliency maps: OUT/STEM.png, as large as the picture."""
+    """Predict saliency maps: OUT/STEM.png, as large as the image."""
     from hqsod import predict as job
     from hqsod.files import find_pictures
 
-    kinds = ["cutouts"] * cutout + ["overlays"] * overlay
-    if cutout:
-        typer.echo(CUT_OUTS, err=True)
+    asked = {"cutouts": cutout, "overlays": overlay}
+    kinds = [kind for kind, wanted in asked.items() if wanted]
     predictor = job.Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     if STANDARD in paths:
         _require_one_result(paths, out, kinds)
@@ -53,14 +54,14 @@ def predict(
         _write(job.predict_one(sys.stdin.buffer, predictor, *kinds))
         return
     if out is None:
-        raise SettingsError("no --out", expected="the folder where maps go")
+        raise SettingsError("no --out", expected="the folder that the maps go to")
     pictures = find_pictures(paths)
     _announce(predictor)
     finish(job.predict(pictures, out, predictor, kinds=["maps", *kinds], overwrite=overwrite))
 
 
 def _announce(predictor: Predictor) -> None:
-    """Say what predicts; on standard error, for standard output may be a picture."""
+    """Say what predicts; on standard error, for standard output may be an image."""
     typer.echo(f"weights: {predictor.network.about}", err=True)
 
 
@@ -76,11 +77,11 @@ def _require_one_result(paths: list[str], out: Path | None, kinds: list[str]) ->
         )
     if len(kinds) > 1:
         raise SettingsError(
-            "--cutout and --overlay with -", expected="one result", fix="leave one away"
+            "--cutout and --overlay with -", expected="one result", fix="leave one out"
         )
     if sys.stdout.isatty():
         raise SettingsError(
-            "a picture for the terminal", expected="a file", fix="redirect with > FILE"
+            "an image for the terminal", expected="a file", fix="redirect with > FILE"
         )
 
 
@@ -95,13 +96,18 @@ def _write(data: bytes) -> None:
 @app.command()
 def export(
     weights: Annotated[str, typer.Argument(help="As --weights of predict.")],
-    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; beside the weights if not given."),
+    ] = None,
 ) -> None:
     """Write a network as ONNX, checked against PyTorch, for any batch, height and width."""
+    extras.require("onnx", "hqsod export")
     from hqsod.export_onnx import export_onnx
 
-    check = export_onnx(weights, onnx)
+    made = export_onnx(weights, onnx)
     typer.echo(
-        f"{onnx}: largest difference from PyTorch {check.difference:.1e} over "
-        f"{len(check.shapes)} batches of noise, {onnx.stat().st_size / 1e6:.1f} MB"
+        f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {len(made.shapes)} batches of "
+        f"noise it differs from PyTorch by at most {made.difference:.1e}, and weights of 16 bits "
+        f"from those given by {made.rounding:.1e}"
     )

@@ -48,9 +48,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there.")]
 
-# Said before the first cut-out.
-CUT_OUTS = "cut-outs: pymatting, which compiles for a minute on its first use"
-
 app = typer.Typer(
     name="hqsod",
     help="High-quality salient object detection: build data sets, train, predict, score, review.",

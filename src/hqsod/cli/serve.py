@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hqsod.cli.root import CUT_OUTS, Batch, Device, Precision, Size, Weights, app
+from hqsod.cli.root import Batch, Device, Precision, Size, Weights, app
 from hqsod.errors import SettingsError
 
 
@@ -45,7 +45,6 @@ def serve(
     from hqsod.serve.service import Limits, warm_up
 
     predictor = Predictor(weights, size=size, batch=batch, device=device, precision=precision)
-    typer.echo(CUT_OUTS, err=True)
     warm_up(predictor)
     limits = Limits(queue, max_mb * 1_000_000, max_megapixels * 1_000_000)
     listening, address = connections.listen(host, port, token)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hqsod import extras
 from hqsod.cli.root import app
 from hqsod.errors import SettingsError
 
@@ -75,7 +75,7 @@ def train(
     accumulate: Accumulate = None,
 ) -> None:
     """Train a network; the run's folder then holds its weights, a log and sample predictions."""
-    _require_installed()
+    extras.require("train", "hqsod train")
     from hqsod.training.job import train as run
 
     options = {
@@ -127,16 +127,6 @@ def _plan(
         chosen = change_recipe(before.recipe, changes)
     kept = {} if before is None else before.model_dump()
     return TrainingPlan.model_validate({**kept, **given, "recipe": chosen})
-
-
-def _require_installed() -> None:
-    """Check for what training needs beyond a plain installation, before anything is done."""
-    missing = [name for name in ("accelerate", "tensorboard") if find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"hqsod train needs {' and '.join(missing)}, not installed here",
-            fix="pip install 'hqsod[train]'",
-        )
 
 
 def _numbers(stages: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hqsod import extras
 from hqsod.cli.root import (
     Device,
     Overwrite,
@@ -31,6 +32,7 @@ def upscale(
     precision: Precision = "auto",
 ) -> None:
     """Upscale images four times, without building a data set."""
+    extras.require("torch", "hqsod upscale")
     from hqsod.building.recipes import choose_recipe
     from hqsod.files import Work, find_pictures, make_each
     from hqsod.images import read_image
@@ -59,6 +61,7 @@ def refine(
     precision: Precision = "auto",
 ) -> None:
     """Refine masks at their own size, without building a data set."""
+    extras.require("torch", "hqsod refine")
     from hqsod.building.recipes import choose_recipe
     from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each

@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from hqsod import extras
 from hqsod.cli.root import app
 from hqsod.errors import WeightsError
 
@@ -71,6 +72,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
 ) -> None:
     """Turn a published PurNet checkpoint into a file of ours, checked on the way."""
+    extras.require("torch", "hqsod weights convert")
     from hqsod import weights
     from hqsod.models.purnet import is_published, load_purnet
 

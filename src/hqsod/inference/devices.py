@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from hqsod.errors import SettingsError
+from hqsod.machine import require_device_name
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -27,16 +26,6 @@ def choose_device(name: str = "auto") -> torch.device:
             fix="use --device cpu, or install a CUDA build of PyTorch and its driver",
         )
     return torch.device(name)
-
-
-def require_device_name(name: str) -> None:
-    """Check that `name` is `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise SettingsError(f"--device {name}", expected="auto, cpu, cuda or cuda:N")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

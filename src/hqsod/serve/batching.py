@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from hqsod.images import Array
-from hqsod.inference.saliency import Maps
+from hqsod.inference.scaling import Maps
 
 OLD = 0.8  # weight of what is known of the pace when another batch is done
 

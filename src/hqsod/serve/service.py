@@ -20,10 +20,9 @@ import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from hqsod.cutout import require_pymatting
 from hqsod.errors import InputError
 from hqsod.images import encode_png
-from hqsod.inference.saliency import Maps
+from hqsod.inference.scaling import Maps
 from hqsod.predict import Predictor, Read, draw, read
 from hqsod.runner import THREADS
 from hqsod.serve.batching import Batcher
@@ -53,9 +52,8 @@ def warm_up(predictor: Predictor) -> None:
     """Do what the first client would wait for, and find out whether a whole batch fits the memory.
 
     Raises:
-        WeightsError, SettingsError: see `Predictor` and `require_pymatting`.
+        WeightsError, SettingsError: see `Predictor`.
     """
-    require_pymatting()
     blank = np.zeros((predictor.size, predictor.size, 3), np.uint8)
     predictor.maps([blank] * predictor.batch)
 

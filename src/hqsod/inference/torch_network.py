@@ -1,0 +1,93 @@
+"""A saliency network in PyTorch: on a GPU, in bf16, or from weights that were not exported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from hqsod import weights
+from hqsod.errors import SettingsError
+from hqsod.images import Array
+from hqsod.inference.devices import choose_device, choose_precision, describe, is_out_of_memory
+from hqsod.inference.scaling import Maps, require_numbers, trained_size
+from hqsod.models.blocks import fold
+from hqsod.models.purnet import PurNet, load_purnet
+
+SIZE = "320"  # what the paper trains at, for weights that do not say
+
+
+def load_weights(path: Path) -> tuple[PurNet, int]:
+    """The network in a file, in eval mode, and the size it was trained at.
+
+    Raises:
+        WeightsError: damaged, or of another network.
+    """
+    metadata: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        state, metadata = weights.load_with_metadata(path)
+    else:
+        state = weights.load(path)
+    return load_purnet(state), trained_size(metadata.get("size", SIZE), path)
+
+
+class TorchNetwork:
+    """PurNet in PyTorch; see `SaliencyNetwork`.
+
+    Args:
+        path: see `load_weights`.
+        weights: which they are, for the user.
+        device: see `choose_device`.
+        precision: of the convolutions; see `choose_precision`.
+
+    Raises:
+        WeightsError: see `load_weights`.
+        SettingsError: a device or precision that is not to be had.
+    """
+
+    def __init__(self, path: Path, weights: str, device: str, precision: str) -> None:
+        self._device = choose_device(device)
+        self._precision = choose_precision(precision, self._device)
+        network, self.size = load_weights(path)
+        self._network = _for_inference(network, self._device, self._precision)
+        self._path, self._process = path, os.getpid()
+        self.batch = 16 if self._device.type == "cuda" else 1
+        self.about = f"{weights}; on {describe(self._device, self._precision)}"
+
+    @torch.inference_mode()
+    def __call__(self, images: Array) -> Maps:
+        """See `SaliencyNetwork`.
+
+        Raises:
+            SettingsError: the batch does not fit the memory, or the process was forked.
+        """
+        if self._process != os.getpid():  # whose threads PyTorch would wait for without end
+            raise SettingsError(
+                "a network that another process loaded in PyTorch, before this one was forked",
+                fix="make a Predictor in each process, or start processes with 'spawn'",
+            )
+        try:
+            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2) / 255
+            with torch.autocast(
+                self._device.type, self._precision, enabled=self._precision != torch.float32
+            ):
+                maps: Maps = self._network(batch)[:, 0].cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SettingsError(
+                f"out of memory on {self._device} with {len(images)} images of "
+                f"{images.shape[1]} x {images.shape[2]} at once",
+                fix="use a smaller --batch or --size, or --device cpu",
+            ) from error
+        require_numbers(maps, self._path)
+        return maps
+
+
+def _for_inference(network: PurNet, device: torch.device, precision: torch.dtype) -> PurNet:
+    """The network folded, in the layout convolutions are fastest in, where it is to run."""
+    for part in fold(network).children():  # the mean and deviation of images stay float32
+        part.to(precision)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
+    return network.to(device)
