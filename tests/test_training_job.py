@@ -1,4 +1,4 @@
-"""The training job as a whole: refused, killed, resumed, learned by heart."""
+"""The training job as a whole: refused, killed, resumed, overfitted."""
 
 from __future__ import annotations
 

@@ -66,6 +66,16 @@ def test_a_store_without_a_readable_picture_is_refused(source: Path, cache: Path
         open_store(find_training_set(source, None, None), 48, 20)
 
 
+@pytest.mark.parametrize("name", ["image.npy", "states.npy", "rejected.json"])
+def test_a_damaged_store_is_told_in_a_line(source: Path, cache: Path, name: str) -> None:
+    found = find_training_set(source, None, None)
+    open_store(found, 48)
+    (file,) = (cache / "training").glob(f"*/{name}")
+    file.write_bytes(bytes(50))
+    with pytest.raises(OutputError, match=f"{name}: damaged; delete the folder"):
+        open_store(found, 48)
+
+
 def test_a_full_disk_is_told_before_it_is_met(
     source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ saturated, and compute in float32 inside any autocast. Maps of the five side out
 channels, finest first; every function returns one value per channel, and the loss is their sum.
 
 Differs from the published code: superpixel means are scatter sums over the whole batch, not one
-dense regions x pixels matrix per picture; a map passes one sigmoid, not two, before the structural
+dense regions x pixels matrix per image; a map passes one sigmoid, not two, before the structural
 similarity loss (`double_sigmoid=True` brings the second one back); a pixel may belong to no
 superpixel.
 """
@@ -110,7 +110,7 @@ def structural_similarity_loss(
         double_sigmoid: pass the saliency map through a further sigmoid, as the published code does.
 
     Returns:
-        (C,) float32; 0 for pictures with one superpixel or none.
+        (C,) float32; 0 for images with one superpixel or none.
     """
     with torch.autocast(logits.device.type, enabled=False):
         saliency, target = logits.float().sigmoid(), target.float()
@@ -135,7 +135,7 @@ def _ratios(means: Tensor, number: Tensor) -> Tensor:
 
 
 def iou_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """One less the soft IoU of each picture, averaged over the batch.
+    """One less the soft IoU of each image, averaged over the batch.
 
     It gives small objects the weight of large ones and leaves no gain in undecided maps; not in
     PurNet's paper (Qin et al., "BASNet", CVPR 2019, equation 6).

@@ -42,7 +42,7 @@ Changes = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it began.")]
 Overfit = Annotated[
-    int | None, typer.Option(help="Learn this many images by heart, to see that it works.", min=1)
+    int | None, typer.Option(help="Overfit this many images, to see that training works.", min=1)
 ]
 Validation = Annotated[
     Path | None, typer.Option(help="Data set to validate on; else a part is held out.")

@@ -26,8 +26,8 @@ def holdout_fraction(stem: str) -> float:
 def hold_out(stems: Sequence[str], share: float) -> frozenset[str]:
     """The images to validate on: about `share` of all, and at least one where there are two.
 
-    An image that is held out of a data set is held out of every part of it, however it is cut,
-    unless the share comes to no image at all: then the one whose turn would be next is.
+    Whether an image is held out depends on its own name, not on the images around it. Only where
+    that would hold out none, the one with the smallest fraction is.
 
     Args:
         stems: names of the images.

@@ -129,9 +129,10 @@ def _accelerator(plan: TrainingPlan) -> Accelerator:
 def _tell(name: str, prepared: Prepared, first: bool) -> None:
     """Say what a stage is trained and validated on; before the first, what has no partner."""
     if first and prepared.unpaired:
+        names = ", ".join(path.name for path in prepared.unpaired[:_NAMED])
         console.print(
             f"{len(prepared.unpaired)} photographs or masks have no partner of the same name and "
-            f"are not used: {', '.join(path.name for path in prepared.unpaired[:_NAMED])} ...",
+            f"are left out, such as {names}",
             markup=False,
             highlight=False,
         )

@@ -32,7 +32,7 @@ class TrainingPlan(Section):
         validation: folder of a data set to validate on; None holds out a part of `data`.
         recipe: see `recipes`.
         stages: which to train, counted from 1, in this order; None for all.
-        overfit: learn this many images by heart, to see that training works; 0 to train on all.
+        overfit: train on this many images alone, to see that they can be learned; 0 for all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `float32` or `bf16`.
         accumulate: in how many parts each process shows its share of a batch.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-OVERFIT_STEPS = 240  # of a stage that learns a handful of images by heart
+OVERFIT_STEPS = 240  # of a stage that overfits a handful of images
 
 
 class Section(BaseModel):

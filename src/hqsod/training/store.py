@@ -193,7 +193,7 @@ def _fill(
     files: _Files, reasons: Path, data: TrainingSet, size: int, superpixels: int | None
 ) -> dict[str, str]:
     """Make the rows that wait; why images were left out, now or before, by stem."""
-    rejected: dict[str, str] = json.loads(reasons.read_text("utf-8")) if reasons.is_file() else {}
+    rejected = _read_reasons(reasons)
 
     def make(row: np.int64) -> Example | InputError:
         pair = data.pairs[int(row)]
@@ -220,6 +220,13 @@ def _fill(
             write_bytes(reasons, json.dumps(rejected, indent=1).encode())
             files.mark(chunk, states)
     return rejected
+
+
+def _read_reasons(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise _damaged(path) from error
 
 
 class _Files(NamedTuple):
@@ -287,12 +294,25 @@ def _key(data: TrainingSet, size: int, superpixels: int | None) -> str:
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
-    """Open a memory-mapped array, made of zeros where there is none."""
+    """Open a memory-mapped array, made of zeros where there is none.
+
+    Raises:
+        OutputError: it is damaged.
+    """
     if not path.is_file():
         temporary = path.with_suffix(".part")
         np.lib.format.open_memmap(temporary, "w+", dtype, shape).flush()
         temporary.replace(path)
-    return np.lib.format.open_memmap(path, "r+")
+    try:
+        return np.lib.format.open_memmap(path, "r+")
+    except ValueError as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> OutputError:
+    return OutputError(
+        f"{path}: damaged", fix=f"delete the folder {path.parent}, which is then made again"
+    )
 
 
 def read_example(

@@ -22,7 +22,7 @@ _UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError,
 
 
 def slic_superpixels(image: Array, count: int) -> Labels:
-    """Cut a picture into about `count` superpixels.
+    """Cut an image into about `count` superpixels.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -77,7 +77,7 @@ class DataFolders(NamedTuple):
         images: folder of the photographs in it, where it is not found by itself.
         masks: folder of the masks, likewise.
         validation: folder of a data set to validate on; None holds out a part of `data`.
-        overfit: how many images are learned by heart; 0 for an ordinary training.
+        overfit: how many images to overfit; 0 for an ordinary training.
     """
 
     data: Path
