@@ -44,7 +44,7 @@ from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
 from hqsod.training.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
-from hqsod.types import Pair
+from hqsod.types import MASK_THRESHOLD, Pair
 
 RESULTS = Path(__file__).parent / "results" / "ranking.json"
 SHARE, TENTH = 0.05, 0.1  # of the pairs that are damaged, and that a person looks at first
@@ -68,7 +68,8 @@ def for_ranking(stem: str) -> bool:
 
 
 def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    return images.read_image(pair.image), images.read_mask(pair.mask) > 127
+    image, mask, _ = images.read_pair(pair)
+    return image, mask > MASK_THRESHOLD
 
 
 def damaged(

@@ -378,6 +378,18 @@ def test_a_name_that_is_not_utf8_is_reported_like_any_other(
     assert "caf\\udce9" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_no_name_of_a_file_or_method_speaks_to_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, truths = make_set(tmp_path / "a\x1b[2Jset", 3)
+    (predictions / "00001.png").rename(predictions / "a\x1b[2J.png")
+    options = ["--pred", f"m\x1b[2J={predictions}", "--gt", truths, "--allow-missing"]
+    assert run(monkeypatch, *options) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown
+    assert "\\x1b[2J.png: no ground truth for this map" in shown
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_no_message_can_end_the_job(tmp_path: Path, encoding: str) -> None:
     predictions, truths = make_set(tmp_path, 2)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from hqsod.cli.root import app
-from hqsod.errors import InputError, SettingsError
+from hqsod.errors import InputError, SettingsError, printable
 from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def evaluate(
         _print_unscored(found, LISTED)
     _print_scores(found)
     for path in written:
-        typer.echo(f"wrote {path}")
+        _say(f"wrote {path}")
 
 
 def _named(
@@ -136,6 +136,10 @@ def _named(
     return named
 
 
+def _say(line: str) -> None:
+    typer.echo(printable(line))  # names of files and folders are in it
+
+
 def _print_unscored(found: Evaluation, most: int | None = None) -> None:
     """List what was not scored, at most `most` files of one kind."""
     by_kind: dict[str, list[str]] = {}
@@ -144,9 +148,9 @@ def _print_unscored(found: Evaluation, most: int | None = None) -> None:
         lines.append(f"{file.file}: {file.reason}")
     for kind, lines in by_kind.items():
         for line in lines[:most]:
-            typer.echo(f"{kind}: {line}")
+            _say(f"{kind}: {line}")
         if most is not None and len(lines) > most:
-            typer.echo(f"{kind}: and {len(lines) - most} more")
+            _say(f"{kind}: and {len(lines) - most} more")
 
 
 def _print_scores(found: Evaluation) -> None:
@@ -156,10 +160,10 @@ def _print_scores(found: Evaluation) -> None:
     for dataset, data in found.datasets.items():
         console.print(terminal_table(found, dataset))
         for method, result in data.methods.items():
-            typer.echo(f"{method}: {len(result.per_image)} of {len(data.ground_truths)} scored")
+            _say(f"{method}: {len(result.per_image)} of {len(data.ground_truths)} scored")
             if not result.curves["recall"].any():
-                typer.echo(f"{method}: no ground truth that was scored has foreground")
+                _say(f"{method}: no ground truth that was scored has foreground")
     for topic, said in found.settings.items():
-        typer.echo(f"{topic}: {said}")
+        _say(f"{topic}: {said}")
     for source, methods in found.sources.items():
-        typer.echo(f"published, not measured here: {', '.join(methods)}: {source}")
+        _say(f"published, not measured here: {', '.join(methods)}: {source}")

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from hqsod.errors import printable
 from hqsod.evaluate.report.results import Evaluation
 
 Mark = Literal["best", "second", ""]
@@ -115,7 +116,9 @@ def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
     """One data set's scores for a terminal."""
     names = columns(evaluation)
     styles = {"best": "bold", "second": "underline", "": ""}
-    table = Table(title=dataset, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(printable(dataset)), box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+    )
     table.add_column("method")
     for name in names:
         arrow = "↓" if MEASURES[name].lower else "↑"
@@ -123,7 +126,7 @@ def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
     for row in rows(evaluation, dataset):
         cells = [Text(row.text(name), styles[row.marks.get(name, "")]) for name in names]
         label = f"{row.method} (published)" if row.source else row.method
-        table.add_row(Text(label), *cells, style="dim" if row.source else None)
+        table.add_row(Text(printable(label)), *cells, style="dim" if row.source else None)
     return table
 
 
