@@ -8,7 +8,7 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from hqsod.images import FORMATS
+from hqsod.decoding import FORMATS
 
 
 def encoded(form: str, height: int, width: int, seed: int) -> bytes:

@@ -128,10 +128,9 @@ def with_nan(model: onnx.ModelProto) -> None:
 
 def with_scalar(model: onnx.ModelProto) -> None:
     name = model.graph.output[0].name
-    model.graph.output[0].name = "mean"
+    model.graph.output[0].name = "average"
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    model.graph.node.append(make_node("ReduceMean", [name], ["mean"], keepdims=0))
-    model.graph.node[-1].name = "mean"
+    model.graph.node.append(make_node("ReduceMean", [name], ["average"], keepdims=0))
 
 
 @pytest.mark.parametrize(
@@ -192,5 +191,6 @@ def test_the_network_that_ships_is_the_exported_one():
     image = prepare(np.asarray(inputs.photo("chelsea")), light.size)[None]
     exact = TorchNetwork(source, "", "cpu", "float32")(image)
     assert exact.std() > 0.1
-    assert np.abs(light(image) - exact).max() < SAME
-    assert np.abs(light(image) - exact).mean() < SAME / 10
+    off = np.abs(light(image) - exact)
+    assert off.mean() < 0.001
+    assert np.quantile(off, 0.99) < SAME

@@ -26,8 +26,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod import cli
+from hqsod.decoding import FORMATS
 from hqsod.errors import InputError, WeightsError
-from hqsod.images import FORMATS
 from hqsod.inference.saliency import SaliencyNetwork, load_network
 from hqsod.inference.scaling import Maps
 from hqsod.predict import Predictor, predict_one
