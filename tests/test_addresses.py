@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +133,32 @@ def test_a_file_that_is_not_there(store: Path):
     with pytest.raises(InputError, match="memory://store/x"):
         addresses.read_bytes(store / "x")
     assert addresses.sizes(store / "none") == {}
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path: Path):
+    (tmp_path / "secret").write_bytes(b"mine")
+    for name in ("link", ".link.part"):  # a name that could be guessed
+        (tmp_path / name).symlink_to("secret")
+    addresses.write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "secret").read_bytes() == b"mine"
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_names_as_long_as_a_disk_takes_are_written_and_longer_ones_cost_their_file(tmp_path: Path):
+    addresses.write_bytes(tmp_path / ("x" * 251 + ".png"), b"")
+    with pytest.raises(InputError, match="File name too long"):
+        addresses.write_bytes(tmp_path / ("x" * 252 + ".png"), b"")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path):
+    abandoned, fresh = (tmp_path / f".{letter * 16}.part" for letter in "ab")
+    others = [tmp_path / ".x.png.part", tmp_path / "a.part", fresh]
+    for path in (abandoned, *others):
+        path.touch()
+    os.utime(abandoned, (0, 0))
+    addresses.write_bytes(tmp_path / "x.png", b"")
+    assert {*tmp_path.iterdir()} == {*others, tmp_path / "x.png"}
+    addresses.sweep(tmp_path, age=0)
+    assert not fresh.exists()

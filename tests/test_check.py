@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from typer.testing import CliRunner
 
 from hqsod.check import check
@@ -69,3 +70,52 @@ def test_a_data_set_without_a_pair_is_wrong(tmp_path: Path):
         (tmp_path / kind).mkdir()
     (problem,) = check(inspect(tmp_path)).problems
     assert problem.kind == "no pairs"
+
+
+def reencoded(path: Path, name: str) -> None:
+    """The image once more: half as large, and as a poor JPEG."""
+    with Image.open(path) as image:
+        image.reduce(2).save(path.with_name(name), quality=40)
+    mask = path.parent.parent / "masks" / path.name
+    with Image.open(mask) as image:
+        image.reduce(2).save(mask.with_name(Path(name).with_suffix(".png").name))
+
+
+def test_near_duplicates_and_images_of_another_set_are_found(tmp_path: Path):
+    ours, theirs = tmp_path / "train", tmp_path / "test"
+    for folder, stem, name in ((ours, "cat", "chelsea"), (theirs, "cup", "coffee")):
+        write_pair(folder, stem, name, width=200)
+    assert check(inspect(ours), inspect(theirs)).problems == ()
+    reencoded(ours / "images" / "cat.png", "cat2.jpg")
+    (theirs / "images" / "cat3.png").write_bytes((ours / "images" / "cat.png").read_bytes())
+    (theirs / "masks" / "cat3.png").write_bytes((ours / "masks" / "cat.png").read_bytes())
+    problems = check(inspect(ours), inspect(theirs)).problems
+    assert [(problem.kind, Path(problem.file).name) for problem in problems] == [
+        ("near-duplicate", "cat2.jpg"),
+        ("shared", "cat.png"),
+        ("shared", "cat2.jpg"),
+    ]
+    answer = CliRunner().invoke(app, ["check", str(ours), "--against", str(theirs)])
+    assert answer.exit_code == 1
+    assert "1 near-duplicate, 2 shared" in answer.stdout
+
+
+def test_images_of_one_level_are_alike_only_when_they_are_the_same(tmp_path: Path):
+    for stem, level in (("a", 0), ("b", 9), ("c", 0)):
+        write_pair(tmp_path, stem)
+        save(tmp_path / "images" / f"{stem}.png", np.full((40, 60, 3), level, np.uint8))
+    problems = check(inspect(tmp_path)).problems
+    assert [(problem.kind, Path(problem.file).stem) for problem in problems] == [("duplicate", "c")]
+
+
+def test_names_from_strangers_reach_the_terminal_harmless(tmp_path: Path):
+    write_pair(tmp_path, "a\x1b]0;title\x07")
+    (tmp_path / "images" / "b\x1b[2J.tga").touch()
+    answer = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert "\x1b" not in answer.output
+    assert "b\\x1b[2J.tga" in answer.stdout
+
+
+def test_an_address_is_told_as_it_was_given():
+    answer = CliRunner().invoke(app, ["check", "memory://nowhere"])
+    assert "memory://nowhere: no such folder" in str(answer.exception)

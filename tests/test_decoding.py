@@ -317,3 +317,20 @@ def test_a_name_that_is_not_utf8_costs_its_pair(tmp_path: Path):
     with pytest.raises(InputError, match=r"caf\\udce9\.jpg: a name that is not UTF-8") as caught:
         images.read_pair(pair)
     str(caught.value).encode()
+
+
+def tiled_tiff(width: int, height: int) -> bytes:
+    """A TIFF of 48 x 32 pixels in one tile of `width` x `height`."""
+    pixels = zlib.compress(bytes(width * height if width * height < 10**6 else 9))
+    entries = {
+        **{256: 48, 257: 32, 258: 8, 259: 8, 262: 1, 277: 1},
+        **{322: width, 323: height, 324: 134, 325: len(pixels)},
+    }
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4) + pixels
+
+
+def test_a_tiny_tiff_cannot_ask_for_gigabytes():
+    assert images.read_image(io.BytesIO(tiled_tiff(64, 48))).shape == (32, 48, 3)
+    with pytest.raises(InputError, match="tiles of 40000 x 40000 pixels"):
+        images.read_image(io.BytesIO(tiled_tiff(40_000, 40_000)))

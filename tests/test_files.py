@@ -122,3 +122,28 @@ def test_patterns_go_into_folders_but_not_in_circles(
     assert find_pictures(["b/.g/*"]) == [Path("b/.g/h.png")]
     with pytest.raises(InputError, match="between slashes"):
         find_pictures(["**.png"])
+
+
+def test_a_link_to_itself_fails_alone(tmp_path: Path):
+    save(tmp_path / "good.png", random_picture((4, 5)))
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = find_pictures([str(tmp_path / "loop.png"), str(tmp_path / "good.png")])
+    outcome = make_each(found, Doubling(tmp_path / "out").work)
+    assert (outcome.made, [path.name for path in outcome.failed]) == (1, ["loop.png"])
+
+
+def test_names_that_collide_are_told_with_what_can_be_done(tmp_path: Path):
+    for name in ("in/a.jpg", "in/a.png", "other/a.png"):
+        save(tmp_path / name, random_picture((4, 5)))
+    with pytest.raises(InputError, match="rename one"):
+        find_pictures([str(tmp_path / "in")])
+    with pytest.raises(InputError, match="once for each folder"):
+        find_pictures([str(tmp_path / "in" / "a.png"), str(tmp_path / "other")])
+
+
+def test_what_is_no_image_is_said(tmp_path: Path, capsys):
+    save(tmp_path / "a.png", random_picture((4, 5)))
+    for name in ("b.tga", "c\x1b[2J.txt", ".hidden"):
+        (tmp_path / name).touch()
+    assert len(find_pictures([str(tmp_path)])) == 1
+    assert "left out as no images: 2, such as b.tga" in capsys.readouterr().err

@@ -68,3 +68,23 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path: Path):
     touch(*(tmp_path / "data" / f"DUTS-TE/DUTS-TE-{kind}" / "b.png" for kind in ("Image", "Mask")))
     with pytest.raises(InputError, match="holds DUTS-TE, DUTS-TR"):
         find_pairs(tmp_path / "data")
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-mask", "_gt"])
+def test_endings_that_all_masks_have_are_understood(tmp_path: Path, ending: str):
+    touch(*(tmp_path / "images" / f"{stem}.jpg" for stem in "ab"))
+    touch(*(tmp_path / "masks" / f"{stem}{ending}.png" for stem in "ab"))
+    assert [pair.stem for pair in find_pairs(tmp_path)] == ["a", "b"]
+    touch(tmp_path / "masks" / "c.png")
+    with pytest.raises(InputError, match="no picture with a mask"):
+        find_pairs(tmp_path)
+
+
+def test_what_is_left_out_is_said_with_its_number(tmp_path: Path, capsys):
+    touch(*(tmp_path / "images" / name for name in ("a.jpg", "b.jpg", "b.png", "c.tga", ".d")))
+    touch(*(tmp_path / "masks" / name for name in ("a.png", "b_mask.png")))
+    (tmp_path / "images" / "lost.jpg").symlink_to("gone.jpg")
+    assert len(find_pairs(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "with the name of another file: 1, such as b.png" in said
+    assert "that are no images by their names: 2, such as c.tga" in said

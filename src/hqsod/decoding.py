@@ -38,6 +38,7 @@ DECODE_SECONDS = 10.0
 BLOCK = 4096  # bytes that a decoder reads at once; between two blocks it can be ended
 MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
 ORIENTATION = 0x0112  # the EXIF tag
+TILE_SIDES = (322, 323)  # the TIFF tags of a tile's width and height
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -150,6 +151,18 @@ def _require_sixteen_bits(image: Image.Image, name: str) -> None:
         )
 
 
+def _require_small_tiles(image: Image.Image, name: str, most: int) -> None:
+    """A TIFF file of 250 bytes may ask for a tile of gigabytes, and every Pillow would try."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (int(tags.get(tag, 0)) for tag in TILE_SIDES)
+    if width * height > most:
+        raise InputError(
+            f"{name}: tiles of {width} x {height} pixels",
+            expected=f"at most {most:,} pixels",
+            fix="save it without tiles",
+        )
+
+
 class _Timed(io.BufferedReader):
     """A file that can be read for as long as `DECODE_SECONDS` allow."""
 
@@ -188,6 +201,7 @@ def _opened(source: Source, most: int) -> Iterator[Image.Image]:
                 expected=f"at most {most:,} pixels, and {MAX_SIDE:,} a side",
                 fix="scale it down first",
             )
+        _require_small_tiles(image, name_of(source), most)
         image.decodermaxblock = BLOCK
         yield image
 

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
+from os.path import realpath  # unlike Path.resolve it takes links that lead in circles
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from hqsod.errors import InputError, OutputError
-from hqsod.images import Array, find_images, write_png
-from hqsod.progress import progress_bar
+from hqsod.images import Array, find_images, find_others, write_png
+from hqsod.progress import note, progress_bar
 from hqsod.runner import Steps, go_through
 
 Item = TypeVar("Item")
@@ -67,11 +68,12 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         for path in _behind(text):
             other = found.setdefault(path.stem, path)
-            if other.resolve() != path.resolve():
+            if realpath(other) != realpath(path):
+                alike = other.parent == path.parent
                 raise InputError(
                     f"{other} and {path} would both become {path.stem}.png",
-                    expected="pictures with different names",
-                    fix="run the command once for each folder",
+                    expected="images with different names",
+                    fix="rename one" if alike else "run the command once for each folder",
                 )
     return list(found.values())
 
@@ -80,6 +82,8 @@ def _behind(text: str) -> list[Path]:
     path = Path(text).expanduser()
     if path.is_dir():
         pictures = find_images(path)
+        if others := find_others(path):
+            note(f"{path}: left out as no images: {len(others)}, such as {others[0].name}")
     elif path.exists() or not has_magic(text):
         pictures = [path]  # a missing file is reported when its turn comes, with the others done
     else:
@@ -156,10 +160,10 @@ def _results(path: Path, work: Work[Item, Result]) -> list[Path]:
 
 def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -> None:
     """Check that no result has the name of a file that is read, which it would replace."""
-    read = {path.resolve() for path in (*pictures, *work.beside)}
+    read = {realpath(path) for path in (*pictures, *work.beside)}
     for path in pictures:
         for result in _results(path, work):
-            if result.resolve() in read:
+            if realpath(result) in read:
                 raise OutputError(
                     f"{result} is one of the pictures", fix="choose another folder for the results"
                 )

@@ -74,13 +74,22 @@ def read_pair(pair: Pair) -> ReadPair:
     Raises:
         InputError: the name is not UTF-8, a file cannot be used, or the sizes differ.
     """
+    require_utf8(pair)
+    return match_pair(pair, load_image(pair.image), load_mask(pair.mask))
+
+
+def require_utf8(pair: Pair) -> None:
+    """Check that a pair can be recorded by its name.
+
+    Raises:
+        InputError: the name is not UTF-8.
+    """
     try:
         pair.stem.encode()
     except UnicodeEncodeError:
         raise InputError(
             f"{pair.image}: a name that is not UTF-8", expected="UTF-8", fix="rename both files"
         ) from None
-    return match_pair(pair, load_image(pair.image), load_mask(pair.mask))
 
 
 def match_pair(pair: Pair, image: Read, mask: Read) -> ReadPair:

@@ -23,7 +23,7 @@ from hqsod.cli.root import (
     choose_place,
     say_weights,
 )
-from hqsod.errors import SettingsError
+from hqsod.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from hqsod.building.engines import Engine
@@ -101,21 +101,28 @@ Cores = Annotated[
 
 @app.command()
 def check(
-    source: Source,
+    source: BuildSource,
     images: Images = None,
     masks: Masks = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder, help="Another data set, such as a test set, that may share no image."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look a data set over; exit status 1 when something is wrong with it."""
     from hqsod.check import check as look_over
     from hqsod.dataset.layouts import inspect
 
-    report = look_over(inspect(source, images, masks))
+    other = None if against is None else inspect(against)
+    report = look_over(inspect(source, images, masks), other)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
     else:
         for problem in (*report.problems, *report.notes):
-            typer.echo(f"{problem.kind}: {problem.file}: {problem.detail}")
+            typer.echo(printable(f"{problem.kind}: {problem.file}: {problem.detail}"))
         counts = Counter(problem.kind for problem in report.problems)
         found = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing wrong"
         typer.echo(f"{report.pairs} pairs ({report.layout}): {found}")

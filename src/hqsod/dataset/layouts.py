@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod.errors import InputError
-from hqsod.images import find_images
+from hqsod.images import find_images, find_others
+from hqsod.progress import note
 from hqsod.types import Pair
 
 
@@ -34,6 +35,8 @@ LAYOUTS = (
     Layout("image and mask", "image", "mask"),
 )
 
+MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_GT")
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -44,12 +47,14 @@ class Found:
         pairs: photographs with a mask of the same stem, sorted by stem.
         unpaired: photographs without a mask and masks without a photograph.
         ambiguous: further files of a stem that already has one.
+        others: files in the folders that are no images, as far as their names say.
     """
 
     layout: str
     pairs: tuple[Pair, ...]
     unpaired: tuple[Path, ...]
     ambiguous: tuple[Path, ...]
+    others: tuple[Path, ...]
 
 
 def find_pairs(
@@ -60,7 +65,7 @@ def find_pairs(
 
 
 def find(source: Path, images: str | None = None, masks: str | None = None) -> Found:
-    """A data set that has pairs.
+    """A data set that has pairs; what else is left out is said in a line, unpaired files excepted.
 
     Raises:
         InputError: as `inspect`, or not one pair was found.
@@ -72,6 +77,14 @@ def find(source: Path, images: str | None = None, masks: str | None = None) -> F
             expected="pairs such as x.jpg and x.png",
             fix="name the folders with --images and --masks",
         )
+    for files, what in (
+        (found.ambiguous, "with the name of another file"),
+        (found.others, "that are no images by their names"),
+    ):
+        if files:
+            note(
+                f"{source}: left out {what}: {len(files)}, such as {files[0].name}; see hqsod check"
+            )
     return found
 
 
@@ -93,7 +106,7 @@ def inspect(source: Path, images: str | None = None, masks: str | None = None) -
         raise InputError("only one of --images and --masks", expected="both or neither")
     if images is not None and masks is not None:
         folders = _subfolder(source, images), _subfolder(source, masks)
-        return _match("as told", *map(find_images, folders))
+        return _match("the folders named", *folders)
     if found := _laid_out(source):
         return found
     inner = [path for path in sorted(source.iterdir()) if path.is_dir()]
@@ -109,7 +122,7 @@ def _laid_out(root: Path) -> Found | None:
     """What the folders in `root` hold, if they are those of a known layout."""
     for layout in LAYOUTS:
         if fitting := _folders(root, layout):
-            return _match(f"{layout.name} layout", *map(find_images, fitting))
+            return _match(f"{layout.name} layout", *fitting)
     return None
 
 
@@ -127,13 +140,29 @@ def _folders(root: Path, layout: Layout) -> tuple[Path, Path] | None:
     return (images[0], masks[0]) if len(images) == len(masks) == 1 else None
 
 
-def _match(layout: str, images: list[Path], masks: list[Path]) -> Found:
+def _match(layout: str, images: Path, masks: Path) -> Found:
+    others = [*find_others(images), *find_others(masks)]
+    return _match_files(layout, find_images(images), find_images(masks), others)
+
+
+def _match_files(
+    layout: str, images: Sequence[Path], masks: Sequence[Path], others: Sequence[Path]
+) -> Found:
     image_of, doubled_images = by_stem(images)
-    mask_of, doubled_masks = by_stem(masks)
+    mask_of, doubled_masks = by_stem(masks, _common_ending(masks))
     pairs = tuple(Pair(s, image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of))
     alone = [image_of[s] for s in sorted(image_of.keys() - mask_of)]
     alone += [mask_of[s] for s in sorted(mask_of.keys() - image_of)]
-    return Found(layout, pairs, tuple(alone), tuple(doubled_images + doubled_masks))
+    doubled = tuple(doubled_images + doubled_masks)
+    return Found(layout, pairs, tuple(alone), doubled, tuple(others))
+
+
+def _common_ending(masks: Sequence[Path]) -> str:
+    """What all masks add to the names of their images, if it is usual: `x_mask.png` of `x.jpg`."""
+    for ending in MASK_ENDINGS:
+        if masks and all(mask.stem.endswith(ending) for mask in masks):
+            return ending
+    return ""
 
 
 def _flat(source: Path) -> Found:
@@ -148,11 +177,18 @@ def _flat(source: Path) -> Found:
         )
     photographs = [file for file in files if file.suffix.lower() != ".png"]
     masks = [file for file in files if file.suffix.lower() == ".png"]
-    return _match("flat layout", photographs, masks)
+    return _match_files("flat layout", photographs, masks, find_others(source))
 
 
-def by_stem(files: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """The first file of each stem, in order, and the further files of a stem seen before."""
+def by_stem(files: Sequence[Path], ending: str = "") -> tuple[dict[str, Path], list[Path]]:
+    """The first file of each stem, in order, and the further files of a stem seen before.
+
+    Args:
+        files: in order.
+        ending: what stems end in, and is left out.
+    """
     first: dict[str, Path] = {}
-    doubled = [file for file in files if first.setdefault(file.stem, file) != file]
+    doubled = [
+        file for file in files if first.setdefault(file.stem.removesuffix(ending), file) != file
+    ]
     return first, doubled
