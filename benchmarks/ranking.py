@@ -42,7 +42,7 @@ from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.layouts import find_pairs
 from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
-from hqsod.training.holdout import holdout_fraction
+from hqsod.dataset.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
 from hqsod.types import MASK_THRESHOLD, Pair
 

@@ -190,6 +190,17 @@ def test_no_link_leads_an_export_elsewhere(applied: Path, tmp_path: Path, link: 
     assert contents(outside) == before
 
 
+def test_a_final_mask_that_is_a_link_is_not_exported(applied: Path, tmp_path: Path) -> None:
+    (tmp_path / "private.txt").write_text("mine")
+    mask = applied / "final-masks" / "pair_0001.png"
+    mask.unlink()
+    mask.symlink_to(tmp_path / "private.txt")
+    done = export_dataset(applied, "imagefolder", tmp_path / "out")
+    assert sum(done.pairs.values()) == 5
+    assert [line.partition(":")[0] for line in done.failed] == ["pair_0001"]
+    assert not any(b"mine" in path.read_bytes() for path in done.folder.rglob("*.png"))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "coco", "shards": 3}', "[" * 9999])
 def test_a_damaged_list_of_shards_is_told(applied: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+
+class Named(Protocol):
+    """Anything with a stem: a path, a pair."""
+
+    @property
+    def stem(self) -> str:
+        """Its name, unique among its like."""
+
+
+Item = TypeVar("Item", bound=Named)
 
 
 def holdout_fraction(stem: str) -> float:
@@ -14,8 +26,8 @@ def holdout_fraction(stem: str) -> float:
 def hold_out(stems: Sequence[str], share: float) -> frozenset[str]:
     """The images to validate on: about `share` of all, and at least one where there are two.
 
-    An image that is held out of a data set is held out of every part of it, however it is cut,
-    unless the share comes to no image at all: then the one whose turn would be next is.
+    Whether an image is held out depends on its own name, not on the images around it. Only where
+    that would hold out none, the one with the smallest fraction is.
 
     Args:
         stems: names of the images.
@@ -26,3 +38,9 @@ def hold_out(stems: Sequence[str], share: float) -> frozenset[str]:
     if not held and share and len(stems) > 1:
         held = {min(fractions, key=lambda stem: fractions[stem])}
     return frozenset(held)
+
+
+def split(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
+    """Those to train on, and those to validate on; see `hold_out`."""
+    held = hold_out([item.stem for item in items], share)
+    return [i for i in items if i.stem not in held], [i for i in items if i.stem in held]

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod.addresses import write_bytes
-from hqsod.dataset.holdout import hold_out
+from hqsod.dataset.holdout import split
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
-from hqsod.export_dataset.formats import FORMATS, SPLITS, TRAIN, VALIDATION, Format
+from hqsod.export_dataset.formats import FORMATS, TRAIN, VALIDATION, Format
 from hqsod.export_dataset.items import Item, find_items
 from hqsod.progress import progress_bar
 
@@ -81,23 +81,20 @@ def export_dataset(
     items = find_items(dest)
     splits = _split(items.found, validation)
     planned: dict[str, Sequence[Item]] = {}
-    for split, content in splits.items():
-        planned |= FORMATS[form].plan(split, content, pairs_in_shard)
+    for name, content in splits.items():
+        planned |= FORMATS[form].plan(name, content, pairs_in_shard)
     _remove(folder, finished.keys() - planned.keys())
     written = _write_shards(folder, form, planned, finished)
-    counts = {split: len(content) for split, content in splits.items()}
+    counts = {name: len(content) for name, content in splits.items()}
     write_card(folder, dest, form, counts, items.masks)
     return Exported(folder, counts, len(planned), written, items.masks, items.stale, items.failed)
 
 
 def _split(items: Sequence[Item], validation: float) -> dict[str, list[Item]]:
     """The pairs of each split that has some."""
-    held = hold_out([item.stem for item in items], validation)
-    splits = {
-        TRAIN: [item for item in items if item.stem not in held],
-        VALIDATION: [item for item in items if item.stem in held],
-    }
-    return {split: splits[split] for split in SPLITS if splits[split]}
+    train, held_out = split(items, validation)
+    splits = {TRAIN: train, VALIDATION: held_out}
+    return {name: content for name, content in splits.items() if content}
 
 
 def _write_shards(

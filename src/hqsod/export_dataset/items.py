@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hqsod.dataset.decisions import Decision, Decisions, chosen, version_path, versions
-from hqsod.dataset.folders import FINAL_FOLDER, IMAGES
+from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, own_path
 from hqsod.dataset.manifest import File, Manifest, Record
-from hqsod.errors import InputError
+from hqsod.errors import InputError, OutputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,24 @@ def find_items(dest: Path) -> Items:
     with Manifest.open(dest) as manifest, Decisions.open(dest) as decisions:
         records = [record for record in manifest.latest().values() if record.status == "built"]
         latest = decisions.latest()
-    final = (dest / FINAL_FOLDER).is_dir()
+    final = own_path(dest, FINAL_FOLDER).is_dir()
     found, failed, stale = [], [], 0
     for record in records:
-        if final:
-            version, mask = _final(dest, record, latest.get(record.stem))
-        else:
-            version = [*versions(record)][-1]
-            mask = dest / version_path(record, version)
-        if mask is None:
-            stale += int(version is not None)
-            continue
         try:
+            if final:
+                version, mask = _final(dest, record, latest.get(record.stem))
+            else:
+                version = [*versions(record)][-1]
+                mask = dest / version_path(record, version)
+            if mask is None:
+                stale += int(version is not None)
+                continue
             item, as_decided = _item(dest, record, mask, version)
         except OSError as error:
             failed.append(f"{record.stem}: {error.filename}: {error.strerror}")
+            continue
+        except OutputError as error:  # a link, which may lead out of the data set
+            failed.append(f"{record.stem}: {error}")
             continue
         found.append(item)
         stale += int(final and not as_decided)
@@ -79,7 +82,7 @@ def find_items(dest: Path) -> Items:
 
 def _final(dest: Path, record: Record, decision: Decision | None) -> tuple[str | None, Path | None]:
     """The version decided on, and the final mask if there is one."""
-    mask = dest / FINAL_FOLDER / f"{record.stem}.png"
+    mask = own_path(dest, f"{FINAL_FOLDER}/{record.stem}.png")
     return chosen(record, decision), mask if mask.is_file() else None
 
 

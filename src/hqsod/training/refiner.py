@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import images, metrics, weights
+from hqsod.dataset.holdout import split
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.errors import InputError
 from hqsod.images import Array
@@ -36,7 +37,6 @@ from hqsod.models.compact_refiner import (
 from hqsod.models.loading import fitting
 from hqsod.training.damaged import Damage, DamagedMasks, held_out_cases
 from hqsod.training.data import Batch
-from hqsod.training.holdout import split
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation

@@ -26,6 +26,7 @@ from PIL import Image
 
 from hqsod import images, weights
 from hqsod.addresses import write_bytes
+from hqsod.dataset.holdout import hold_out
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.manifest import Manifest
@@ -33,7 +34,6 @@ from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
 from hqsod.progress import console, progress_bar
 from hqsod.runner import THREADS
-from hqsod.training.holdout import hold_out
 from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 

@@ -18,13 +18,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hqsod import images
+from hqsod.dataset.holdout import split
 from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
 from hqsod.inference.upscaler import NetworkUpscaler
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
 from hqsod.training.data import Arrays, Batch
 from hqsod.training.degradation import REDUCE, Degradation, compress, degrade
-from hqsod.training.holdout import split
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqsod.training.holdout import hold_out, holdout_fraction
+from hqsod.dataset.holdout import hold_out, holdout_fraction
 
 NAMES = st.lists(st.text(min_size=1), unique=True, min_size=2)
 
