@@ -39,10 +39,10 @@ from hqsod.building.engines import LocalEngine, load_engine
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.pair import PairPixels, find_placement, place
 from hqsod.building.recipes import RECIPES, BuildRecipe
+from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
 from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
-from hqsod.dataset.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
 from hqsod.types import MASK_THRESHOLD, Pair
 

@@ -25,13 +25,13 @@ from PIL import Image
 
 from common import machine, report
 from hqsod import images
+from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
 from hqsod.images import binarise
 from hqsod.inference.devices import choose_precision
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.metrics.regions import mask_iou
 from hqsod.training.damaged import Case, held_out_cases
-from hqsod.dataset.holdout import holdout_fraction
 from hqsod.training.recipes import read_recipe
 from hqsod.training.refiner import RefinerRecipe, boundary_accuracy
 from hqsod.types import Pair
