@@ -27,6 +27,7 @@ from hqsod.review.app import create_app  # noqa: E402 (after the packages it nee
 from hqsod.review.data_set import ReviewSet  # noqa: E402
 from hqsod.server import connections  # noqa: E402
 from hqsod.server.guard import Address, Guard  # noqa: E402
+from tests.test_server import answers_as_described, serving  # noqa: E402
 
 LOCAL = Address("127.0.0.1", 8765, None)
 REMOTE = Address("0.0.0.0", 8765, "secret-token")
@@ -405,6 +406,15 @@ def test_a_figure_that_is_no_number_is_shown_as_none(data_set: Path) -> None:
     page = client(data_set)
     assert page.get("/api/pairs/pair_0001").status_code == 200
     assert page.get("/api/pairs?figure=iou").status_code == 200
+
+
+@pytest.mark.slow
+def test_it_answers_as_it_describes(data_set: Path, tmp_path: Path) -> None:
+    conformance = ("status_code", "content_type", "response_schema")
+    names = ["not_a_server_error", *(f"{name}_conformance" for name in conformance)]
+    app = create_app(ReviewSet(data_set), "anna", tiles.Cache(tmp_path / "cache"))
+    with serving(app=app) as port:
+        answers_as_described(f"http://127.0.0.1:{port}", tmp_path, f"--checks={','.join(names)}")
 
 
 # ---- who is let in

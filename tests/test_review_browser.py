@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 
 from hqsod import images
 from hqsod.dataset.decisions import Decisions
+from hqsod.review import words
 from tests.built import built, many
 
 pytest.importorskip("fastapi", reason="the review extra is not installed")
@@ -122,7 +124,7 @@ def test_a_person_judges_a_data_set_with_the_keyboard_alone(tmp_path: Path, open
     with serving(folder) as server:
         page = opened(server.url)
         page.wait_for_selector(".card img")
-        assert text(page, "#left") == "6 of 6 left, 2 of them flagged"
+        assert text(page, "#left") == "6 of 6 to do, 2 of them flagged"
         page.keyboard.press("f")  # the next filter: flagged
         playwright.expect(page.locator(".card")).to_have_count(2)
         page.keyboard.press("Enter")
@@ -131,7 +133,7 @@ def test_a_person_judges_a_data_set_with_the_keyboard_alone(tmp_path: Path, open
         wait_for_tiles(page)
         page.keyboard.press("r")
         stem_is(page, "pair_0001")
-        assert text(page, "#left") == "5 of 6 left, 1 of them flagged"
+        assert text(page, "#left") == "5 of 6 to do, 1 of them flagged"
         page.keyboard.press("x")
         page.wait_for_selector(".state.decided")
         page.keyboard.press("z")  # both again
@@ -149,7 +151,6 @@ def test_a_person_judges_a_data_set_with_the_keyboard_alone(tmp_path: Path, open
         assert text(page, "#stem") == "pair_0001"  # where it was
         page.keyboard.press("Escape")
         page.keyboard.press("?")
-        assert "keyboard" in page.content()
         assert page.locator("#help dt").count() > 25
     with Decisions.open(folder) as decisions:
         rows = [(d.choice, d.note) for d in reversed(decisions.history("pair_0000"))]
@@ -224,9 +225,11 @@ def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, open
         page.mouse.up()
         page.keyboard.press("z")  # the last stroke again
         page.keyboard.press("s")
-        stem_is(page, "pair_0000")
-        page.wait_for_selector("[data-choice=corrected].taken")
-    corrected = images.read_mask(folder / "corrected-masks" / "pair_0000.png")
+        stem_is(page, "pair_0001")  # it goes on, as after any decision
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector("[data-choice=corrected-1].taken")
+        assert page.locator("#version-b").input_value() == "corrected-1"
+    corrected = images.read_mask(folder / "corrected-masks" / "pair_0000-1.png")
     changed = corrected != soft
     rows, columns = np.nonzero(changed)
     assert 300 < np.count_nonzero(changed) < 6000
@@ -236,6 +239,36 @@ def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, open
     np.testing.assert_array_equal(
         images.read_mask(folder / "hq-masks" / "pair_0000.png"), soft
     )  # the original stays
+
+
+def test_several_pairs_are_decided_at_once_and_taken_back_at_once(tmp_path: Path, opened) -> None:
+    folder = built(tmp_path / "set", 6, size=120)
+    with serving(folder) as server:
+        page = opened(server.url)
+        page.wait_for_selector(".card img")
+        page.keyboard.press(" ")
+        page.locator(".card").nth(3).click(modifiers=["Shift"])
+        page.locator(".card").nth(1).click(modifiers=["Control"])
+        assert page.locator(".card.selected").count() == 3
+        page.keyboard.press("x")
+        playwright.expect(page.locator("#left")).to_contain_text("3 of 6 to do")
+        assert page.locator(".card.selected").count() == 0
+        page.keyboard.press("z")
+        playwright.expect(page.locator("#left")).to_contain_text("6 of 6 to do")
+    with Decisions.open(folder) as decisions:
+        rows = {stem: len(decisions.history(stem)) for stem in decisions.latest()}
+    assert rows == {"pair_0000": 2, "pair_0002": 2, "pair_0003": 2}
+
+
+def test_all_figures_are_in_sight_at_720_lines(tmp_path: Path, opened) -> None:
+    figures = {name: 0.5 for name in words.FIGURES if name != "candidate_iou"}
+    folder = built(tmp_path / "set", 1, change=lambda record: replace(record, quality=figures))
+    with serving(folder) as server:
+        page = opened(f"{server.url}#pair/pair_0000")
+        page.wait_for_selector("#pair-view:not([hidden])")
+        assert page.locator("#figures-said li").count() == len(figures)
+        box = page.locator("#figures-said").bounding_box()
+        assert box["y"] + box["height"] <= 720
 
 
 # Zooms in to single pixels and out again, panning, one step a frame; answers milliseconds a frame.

@@ -46,6 +46,7 @@ from hqsod.serve.app import create_service  # noqa: E402
 from hqsod.serve.forms import file_in  # noqa: E402
 from hqsod.serve.service import Limits  # noqa: E402
 from hqsod.server import connections, guard  # noqa: E402
+from tests.test_server import answers_as_described  # noqa: E402
 
 SECONDS = 60  # after which a test has failed
 DEFAULTS = Limits()
@@ -226,10 +227,11 @@ def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) ->
         page.set_input_files("#file", tmp_path / "text.jpg")
         page.wait_for_selector("#said.bad")
         assert "not an image in JPEG" in page.inner_text("#said")
-        page.check("input[value='/cutout']")
+        assert page.is_checked("input[value='/cutout']")
         page.set_input_files("#file", tmp_path / "cat.jpg")
         page.wait_for_selector("#figure:not([hidden])")
-        assert page.evaluate("document.getElementById('result').naturalWidth") == 451
+        for name in ("picture", "result"):
+            page.wait_for_function(f"document.getElementById('{name}').naturalWidth == 451")
         assert page.get_attribute("#save", "download") == "cat.png"
         assert "/cutout" in page.inner_text("#command")
         browser.close()
@@ -445,28 +447,7 @@ def test_a_broken_file_is_read_or_refused_with_a_reason(
 @pytest.mark.slow
 def test_it_answers_as_it_describes(service: Client, tmp_path: Path) -> None:
     """With every check that schemathesis has, on proper pictures and on anything else."""
-    pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-    command = [
-        sys.executable,
-        "-m",
-        "schemathesis.cli",
-        "run",
-        f"{service.url}/openapi.json",
-    ]
-    options = ("--checks=all", "--max-examples=25", "--seed=1", "--no-color")
-    run = subprocess.run(
-        [*command, *options],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py")),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "No issues found" in run.stdout
+    answers_as_described(service.url, tmp_path, "--checks=all")
     for path in ("/saliency", "/cutout", "/health", "/metrics"):
         for status in ("200", "405"):
             assert service.metric("hqsod_requests_total", path=path, status=status) > 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +29,23 @@ from hqsod.server.refusals import answer_errors
 SECONDS = 60  # after which a test has failed
 LARGE = 8_000_000  # bytes of an answer that no socket buffer holds
 LOCAL, REMOTE = (guard.Address("127.0.0.1", 80, token) for token in (None, "secret"))
+
+
+def answers_as_described(url: str, folder: Path, *options: str) -> None:
+    """Ask a server what its own description allows, and anything else, with schemathesis."""
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
+    hooks = Path(__file__).with_name("schemathesis_hooks.py")
+    run = subprocess.run(
+        [*command, "--max-examples=25", "--seed=1", "--no-color", *options],
+        cwd=folder,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(hooks)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "No issues found" in run.stdout
 
 
 def small_app() -> FastAPI:
@@ -47,10 +68,10 @@ def small_app() -> FastAPI:
 
 
 @contextmanager
-def serving(most: int = 100) -> Iterator[int]:
+def serving(most: int = 100, app: FastAPI | None = None) -> Iterator[int]:
     """A server on the port, in a thread."""
     listening, address = connections.listen("127.0.0.1", 0)
-    server = connections.make(guard.Guard(small_app(), address, 10**6), most)
+    server = connections.make(guard.Guard(app or small_app(), address, 10**6), most)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

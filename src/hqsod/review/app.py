@@ -16,10 +16,21 @@ from hqsod.dataset.decisions import OvertakenError
 from hqsod.review import listing, tiles
 from hqsod.review.data_set import PICTURE, ReviewSet, Wish
 from hqsod.review.tiles import MissingError
-from hqsod.server.refusals import answer_errors, refuse
+from hqsod.server.refusals import answer_errors, described, refuse
 
 CARDS_AT_ONCE = 200
 LARGEST_BODY = 64_000_000  # bytes: a painted mask
+REFUSALS = {
+    400: "Not JSON.",
+    401: "The token is missing, where one is asked for.",
+    403: "Sent by a page of another site.",
+    404: "There is no such pair, version or picture, or no longer.",
+    408: "The body did not arrive in time.",
+    409: "Somebody decided on the pair meanwhile.",
+    413: "The body has too many bytes.",
+    421: "Sent to a name that is not this machine's.",
+    422: "A value that cannot be, or a file that is no mask.",
+}
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address names the content
 
 Stamp = Annotated[str, Path(pattern=r"^[0-9a-f-]{16,60}$")]
@@ -34,7 +45,13 @@ def create_app(data_set: ReviewSet, who: str, cache: tiles.Cache) -> FastAPI:
         who: the name that the page offers for the reviewer.
         cache: where thumbnails and tiles are kept.
     """
-    app = FastAPI(title="hqsod review", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="hqsod review",
+        responses=described(REFUSALS),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     answer_errors(app)
 
     @app.exception_handler(OvertakenError)

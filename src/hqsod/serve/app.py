@@ -8,7 +8,6 @@ a page that lists all this and tries it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -26,9 +25,9 @@ from hqsod.predict import Predictor
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Limits, Service
 from hqsod.server.guard import Address, Guard
-from hqsod.server.refusals import answer_errors
+from hqsod.server.refusals import answer_errors, described
 
-# What refusals mean. The guard's can come from anywhere, the others where pictures are sent.
+# What refusals mean. The guard's can come from anywhere, the others where images are sent.
 GUARDS = {
     401: "The token is missing, where one is asked for.",
     403: "Sent by a page of another site.",
@@ -41,13 +40,7 @@ PICTURES = {
     500: "The network or the drawing failed.",
     503: "All places are taken; Retry-After says in how many seconds to come again.",
 }
-DESCRIPTION = "Saliency maps of pictures, and what is salient cut out of them."
-
-
-class Problem(BaseModel):
-    """Why there is no result: one sentence."""
-
-    error: str
+DESCRIPTION = "What is salient in an image, cut out, and its saliency map."
 
 
 class Health(BaseModel):
@@ -73,7 +66,7 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lambda _: service.running(),
-        responses=_problems(GUARDS),
+        responses=described(GUARDS),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -91,12 +84,6 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {"model": Problem, "description": meaning} for status, meaning in meanings.items()
-    }
-
-
 def _add_pictures(app: FastAPI, service: Service) -> None:
     picture: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
     form = {
@@ -109,27 +96,27 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     }
     kinds = {f"image/{name.lower()}": picture for name in FORMATS}
     body = {"required": True, "content": {**kinds, "multipart/form-data": form}}
-    described: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "response_class": Response,
-        "responses": {200: {"content": {"image/png": picture}}, **_problems(PICTURES)},
+        "responses": {200: {"content": {"image/png": picture}}, **described(PICTURES)},
         "openapi_extra": {"requestBody": body},
     }
 
-    @app.post("/saliency", summary="The saliency map of a picture", **described)
-    async def saliency(request: Request) -> Response:
-        """A grey PNG as large as the picture, 255 where it is surely salient."""
-        return Response(await service.answer(request, "maps"), media_type="image/png")
-
-    @app.post("/cutout", summary="What is salient, cut out", **described)
+    @app.post("/cutout", summary="What is salient, cut out", **operation)
     async def cutout(request: Request) -> Response:
-        """An RGBA PNG as large as the picture, with the object's own colours at its edge."""
+        """An RGBA PNG as large as the image, with the object's own colours at its edge."""
         return Response(await service.answer(request, "cutouts"), media_type="image/png")
+
+    @app.post("/saliency", summary="The saliency map of an image", **operation)
+    async def saliency(request: Request) -> Response:
+        """A grey PNG as large as the image, 255 where it is surely salient."""
+        return Response(await service.answer(request, "maps"), media_type="image/png")
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
     about = Health(status="ok", version=__version__, weights=service.predictor.network.about)
 
-    @app.get("/health", summary="Whether it works", responses=_problems({503: "It fails."}))
+    @app.get("/health", summary="Whether it works", responses=described({503: "It fails."}))
     async def health() -> Health:
         """Fails from a batch that the network failed on to the next that it did not."""
         if service.failure is not None:

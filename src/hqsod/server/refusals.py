@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -13,6 +15,19 @@ from starlette.responses import JSONResponse, Response
 from hqsod.errors import HqsodError, InputError
 
 CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
+
+
+class Problem(BaseModel):
+    """Why there is no result: one sentence."""
+
+    error: str
+
+
+def described(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Refusals as FastAPI describes them, by status."""
+    return {
+        status: {"model": Problem, "description": meaning} for status, meaning in meanings.items()
+    }
 
 
 def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:

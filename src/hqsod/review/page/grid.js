@@ -7,6 +7,7 @@ const CARD_HEIGHT = 214;
 const GAP = 12;
 const ROWS_BEYOND = 1; // rows kept ready above and below what is in sight
 const CARDS_KEPT = 1000;
+const SELECTED_MOST = 200; // as many cards as the server tells at once
 
 export class Grid {
   constructor(scroll, holder, { open, fail }) {
@@ -15,6 +16,7 @@ export class Grid {
     this.known = new Map(); // stem -> card, oldest first
     this.elements = new Map(); // index -> element
     this.current = 0;
+    this.selected = new Set(); // stems that are decided on together
     this.columns = 1;
     scroll.addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => this.layOut()).observe(scroll);
@@ -22,6 +24,7 @@ export class Grid {
 
   show(stems, stem = null) {
     this.stems = stems;
+    this.selected.clear();
     this.current = Math.max(0, stems.indexOf(stem));
     this.clear();
     this.scroll.scrollTop = 0;
@@ -73,7 +76,7 @@ export class Grid {
     element.style.height = `${CARD_HEIGHT}px`;
     element.style.left = `${(index % this.columns) * (this.width + GAP)}px`;
     element.style.top = `${GAP / 2 + Math.floor(index / this.columns) * (CARD_HEIGHT + GAP)}px`;
-    element.addEventListener("click", () => this.open(this.stems[index]));
+    element.addEventListener("click", (event) => this.clicked(index, event));
     this.elements.set(index, element);
     this.holder.append(element);
     this.fill(index);
@@ -100,6 +103,27 @@ export class Grid {
       said.append(card.choice ? make("span", "choice", card.choice) : left, make("span", "", trust));
     }
     element.replaceChildren(thumb, make("span", "name", stem), said);
+  }
+
+  // Ctrl (or Command) selects, Shift selects from the last one on; a plain click opens.
+  clicked(index, event) {
+    const [first, last] = event.shiftKey ? [Math.min(index, this.current), Math.max(index, this.current)] : [index, index];
+    if (!event.shiftKey && !event.ctrlKey && !event.metaKey) { this.open(this.stems[index]); return; }
+    for (const stem of this.stems.slice(first, last + 1)) this.select(stem, event.shiftKey || undefined);
+    this.current = index;
+    this.mark();
+  }
+
+  select(stem, wanted = !this.selected.has(stem)) {
+    if (!stem) return;
+    if (wanted && this.selected.size < SELECTED_MOST) this.selected.add(stem);
+    else this.selected.delete(stem);
+    this.mark();
+  }
+
+  selectNone() {
+    this.selected.clear();
+    this.mark();
   }
 
   async load(first, last) {
@@ -147,6 +171,8 @@ export class Grid {
   mark() {
     for (const [index, element] of this.elements) {
       element.classList.toggle("current", index === this.current);
+      element.classList.toggle("selected", this.selected.has(element.dataset.stem));
+      element.setAttribute("aria-selected", String(this.selected.has(element.dataset.stem)));
       element.tabIndex = index === this.current ? 0 : -1;
     }
   }

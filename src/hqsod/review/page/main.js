@@ -8,7 +8,7 @@ import { VIEWS, Viewer } from "./viewer.js";
 
 const byId = (id) => document.getElementById(id);
 const STATES = [
-  ["left", "Left"], ["flagged", "Flagged"], ["undecided", "Undecided"], ["later", "Later"],
+  ["left", "To do"], ["flagged", "Flagged"], ["undecided", "Undecided"], ["later", "Later"],
   ["decided", "Decided"], ["all", "All"],
 ];
 const PAN = 80; // screen pixels for one key
@@ -46,7 +46,7 @@ function showCounts(counts) {
   const { all, left, decided, flagged_left: flagged } = counts;
   byId("done").max = Math.max(1, all);
   byId("done").value = decided;
-  byId("left").textContent = `${left.toLocaleString()} of ${all.toLocaleString()} left, ${flagged.toLocaleString()} of them flagged`;
+  byId("left").textContent = `${left.toLocaleString()} of ${all.toLocaleString()} to do, ${flagged.toLocaleString()} of them flagged`;
   for (const button of byId("states").children) {
     button.lastElementChild.textContent = counts[button.dataset.state].toLocaleString();
   }
@@ -124,9 +124,10 @@ const isOpen = () => !byId("pair-view").hidden;
 
 // ---- decisions
 
+// Each entry holds what stood before: of one pair, or of several decided together.
 const undoable = JSON.parse(sessionStorage.getItem("undo") ?? "[]");
-function remember(stem, choice, note) {
-  undoable.push({ stem, choice, note });
+function remember(pairs) {
+  undoable.push(pairs.map(({ stem, choice, note }) => ({ stem, choice, note })));
   undoable.splice(0, undoable.length - UNDO_KEPT);
   sessionStorage.setItem("undo", JSON.stringify(undoable));
 }
@@ -158,34 +159,59 @@ async function reload(stem) {
 const who = () => byId("who").value.trim() || about.who;
 
 async function decide(choice) {
+  if (!isOpen() && grid.selected.size) { await decideSelected(choice); return; }
   const pair = isOpen() ? viewer.pair : grid.known.get(grid.stems[grid.current]);
   if (!pair) return;
   const note = isOpen() ? byId("note").value : pair.note;
   const wish = { choice, note, who: who(), after: pair.number };
   if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) return;
-  remember(pair.stem, pair.choice, pair.note);
+  remember([pair]);
   toast(`${pair.stem}: ${choice}. z takes it back.`);
   if (!isOpen()) grid.move(1);
-  else if (position + 1 < grid.stems.length) step(1);
-  else await reload(pair.stem);
+  else await goOn(pair.stem);
+}
+
+async function goOn(stem) {
+  if (position + 1 < grid.stems.length) step(1);
+  else await reload(stem);
+}
+
+// Decide on all selected pairs; stop at the first that is refused.
+async function decideSelected(choice) {
+  const done = [];
+  for (const pair of await api.getCards([...grid.selected]).catch(() => [])) {
+    const wish = { choice, note: pair.note, who: who(), after: pair.number };
+    if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) break;
+    done.push(pair);
+    grid.select(pair.stem, false);
+  }
+  if (!done.length) return;
+  remember(done);
+  if (!grid.selected.size) toast(`${done.length} pairs: ${choice}. z takes them back.`);
 }
 
 async function undo() {
   const last = undoable.at(-1);
   if (!last) { toast("There is nothing to take back."); return; }
-  let pair;
+  const before = [...last];
   try {
-    [pair] = await api.getCards([last.stem]);
+    const now = new Map((await api.getCards(last.map(({ stem }) => stem))).map((card) => [card.stem, card]));
+    while (last.length) {
+      const { stem, choice, note } = last[0];
+      const wish = { choice, note, who: who(), after: now.get(stem).number };
+      if (!await commit(stem, () => api.decide(stem, wish))) return; // the rest is taken back next
+      last.shift();
+    }
+    undoable.pop();
   } catch (error) {
     say(error);
     return;
+  } finally {
+    sessionStorage.setItem("undo", JSON.stringify(undoable));
   }
-  const wish = { choice: last.choice, note: last.note, who: who(), after: pair.number };
-  if (!await commit(last.stem, () => api.decide(last.stem, wish))) return;
-  undoable.pop();
-  sessionStorage.setItem("undo", JSON.stringify(undoable));
-  if (isOpen()) await openPair(last.stem);
-  toast(`${last.stem}: ${last.choice ?? "undecided"} again.`);
+  const [{ stem, choice }] = before;
+  if (isOpen()) await openPair(stem);
+  toast(before.length > 1 ? `${before.length} pairs as before.` : `${stem}: ${choice ?? "undecided"} again.`);
 }
 
 async function saveNote() {
@@ -193,7 +219,7 @@ async function saveNote() {
   if (!pair || byId("note").value === pair.note) return;
   const wish = { choice: pair.choice, note: byId("note").value, who: who(), after: pair.number };
   if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) return;
-  remember(pair.stem, pair.choice, pair.note);
+  remember([pair]);
   if (viewer.pair.stem === pair.stem) await reload(pair.stem);
   toast(`${pair.stem}: note saved.`);
 }
@@ -233,10 +259,10 @@ async function saveBrush() {
   const png = await stage.brush.png();
   const wish = { who: who(), after: pair.number, note: byId("note").value };
   if (!await commit(pair.stem, () => api.correct(pair.stem, png, wish))) return;
-  remember(pair.stem, pair.choice, pair.note);
+  remember([pair]);
   stage.brush.strokes = [];
   leaveBrush();
-  await reload(pair.stem);
+  await goOn(pair.stem);
   toast(`${pair.stem}: correction saved and taken. z takes the decision back.`);
 }
 
@@ -274,7 +300,7 @@ function flip() {
 const DECIDING = {
   r: ["take refined", () => decideNamed("refined")],
   u: ["take upscaled", () => decideNamed("upscaled")],
-  c: ["take corrected", () => decideNamed("corrected")],
+  c: ["take the corrected mask painted last", () => decideNamed(isOpen() ? viewer.corrected : null)],
   "1-9": ["take a folder's version by its number", null],
   x: ["reject the pair", () => decide("reject")],
   l: ["come back later", () => decide("later")],
@@ -286,6 +312,8 @@ const GRID_KEYS = {
   ArrowDown: [null, () => grid.move(grid.columns)],
   ArrowUp: [null, () => grid.move(-grid.columns)],
   Enter: ["open", () => openPair(grid.stems[grid.current])],
+  " ": ["select, to decide on several at once", () => grid.select(grid.stems[grid.current])],
+  Escape: ["select none", () => grid.selectNone()],
   f: ["next filter", () => setState(STATES[(STATES.findIndex(([s]) => s === query.state) + 1) % STATES.length][0])],
   "/": ["search", () => byId("filters").elements.search.focus()],
 };
@@ -331,8 +359,8 @@ const BRUSH_KEYS = {
 };
 
 function decideNamed(name) {
-  if (!isOpen() || viewer.versions.includes(name)) decide(name);
-  else toast(`There is no ${name} version of this pair.`);
+  if (name && (!isOpen() || viewer.versions.includes(name))) decide(name);
+  else toast(isOpen() ? `There is no ${name ?? "corrected"} mask of this pair.` : "Open the pair first.");
 }
 
 function showHelp() {
@@ -363,7 +391,7 @@ function pressed(event) {
     return;
   }
   if (event.ctrlKey && event.key !== "z") return;
-  const onButton = event.target.closest("button:not(.card), input") && ["Enter", " "].includes(event.key);
+  const onButton = event.target.closest("button:not(.card), input:not([type=range])") && ["Enter", " "].includes(event.key);
   const onSlider = event.target.matches("input[type=range]") && event.key.startsWith("Arrow");
   if (onButton || onSlider) return;
   const action = actionOf(event);

@@ -6,7 +6,7 @@ const byId = (id) => document.getElementById(id);
 const VIEWS = [
   ["cutout", "Cut-out", "o"], ["tint", "Tint", "t"], ["difference", "Difference", "d"], ["mask", "Mask", "m"],
 ];
-const LETTERS = { refined: "r", upscaled: "u", corrected: "c" };
+const LETTERS = { refined: "r", upscaled: "u" };
 
 export class Viewer {
   constructor(stage, { decide, viewed }) {
@@ -26,16 +26,22 @@ export class Viewer {
     return Object.keys(this.pair.layers).filter((layer) => layer !== "picture");
   }
 
+  // The mask painted last, if there is one.
+  get corrected() {
+    return this.versions.findLast((name) => name.startsWith("corrected-"));
+  }
+
   // What each decision key means for this pair.
   choices() {
-    const taken = this.versions.map((name, index) => [LETTERS[name] ?? String(index + 1), name, `Take ${name}`]);
+    const letter = (name) => LETTERS[name] ?? (name === this.corrected ? "c" : null);
+    const taken = this.versions.map((name, index) => [letter(name) ?? String(index + 1), name, `Take ${name}`]);
     return [...taken, ["x", "reject", "Reject pair"], ["l", "later", "Later"]];
   }
 
   show(pair, position, total) {
-    const { stem } = this.pair ?? {};
+    const { stem, choice } = this.pair ?? {};
     this.pair = pair;
-    if (stem !== pair.stem) this.pick(null, null);
+    if (stem !== pair.stem || choice !== pair.choice) this.pick(null, null);
     else this.pick(this.stage.versionA, this.stage.versionB);
     byId("stem").textContent = pair.stem;
     byId("position").textContent = total ? `${position + 1} of ${total.toLocaleString()}` : "";
@@ -49,11 +55,13 @@ export class Viewer {
     this.setView(this.stage.view);
   }
 
-  // Which versions stand left and right of the slider.
+  // Which versions stand left and right of the slider: those that the figures compare, or what was
+  // decided.
   pick(left, right) {
     const names = this.versions;
     const versionA = names.includes(left) ? left : names[0];
-    const versionB = names.includes(right) ? right : names.at(-1);
+    const decided = names.indexOf(this.pair.choice) > 0 ? this.pair.choice : names[1] ?? names[0];
+    const versionB = names.includes(right) ? right : decided;
     for (const [id, value] of [["version-a", versionA], ["version-b", versionB]]) {
       byId(id).replaceChildren(...names.map((name) => new Option(name, name, false, name === value)));
     }

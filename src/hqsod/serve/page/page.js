@@ -2,7 +2,7 @@
 
 const at = (id) => document.getElementById(id);
 const form = at("form"), file = at("file");
-let shown = null; // address of the result on the page
+let shown = []; // addresses of the picture and the result on the page
 let latest = 0; // of the requests sent; only its answer is shown
 
 function element(name, text, ...children) {
@@ -66,7 +66,7 @@ async function send() {
     const answer = await fetch(chosenPath().slice(1), { method: "POST", body: picture });
     if (!answer.ok) throw new Error((await answer.json()).error);
     const result = await answer.blob();
-    if (number === latest) show(result, picture.name, performance.now() - started);
+    if (number === latest) show(picture, result, performance.now() - started);
   } catch (error) {
     if (number !== latest) return;
     at("figure").hidden = true;
@@ -74,11 +74,11 @@ async function send() {
   }
 }
 
-function show(result, name, milliseconds) {
-  if (shown) URL.revokeObjectURL(shown);
-  shown = URL.createObjectURL(result);
-  at("result").src = shown;
-  Object.assign(at("save"), { href: shown, download: `${name.replace(/\.\w+$/, "")}.png` });
+function show(picture, result, milliseconds) {
+  shown.forEach((address) => URL.revokeObjectURL(address));
+  shown = [picture, result].map((file) => URL.createObjectURL(file));
+  [at("picture").src, at("result").src] = shown;
+  Object.assign(at("save"), { href: shown[1], download: `${picture.name.replace(/\.\w+$/, "")}.png` });
   at("figure").hidden = false;
   say(`${(milliseconds / 1000).toFixed(2)} s, ${Math.ceil(result.size / 1000)} kB`);
 }
