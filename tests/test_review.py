@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -414,7 +415,9 @@ def test_it_answers_as_it_describes(data_set: Path, tmp_path: Path) -> None:
     names = ["not_a_server_error", *(f"{name}_conformance" for name in conformance)]
     app = create_app(ReviewSet(data_set), "anna", tiles.Cache(tmp_path / "cache"))
     with serving(app=app) as port:
-        answers_as_described(f"http://127.0.0.1:{port}", tmp_path, f"--checks={','.join(names)}")
+        url, checks = f"http://127.0.0.1:{port}", f"--checks={','.join(names)}"
+        said = answers_as_described(url, tmp_path, checks)
+    assert re.search(r"[1-9]\d* generated", said), said
 
 
 # ---- who is let in

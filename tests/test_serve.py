@@ -447,7 +447,7 @@ def test_a_broken_file_is_read_or_refused_with_a_reason(
 @pytest.mark.slow
 def test_it_answers_as_it_describes(service: Client, tmp_path: Path) -> None:
     """With every check that schemathesis has, on proper pictures and on anything else."""
-    answers_as_described(service.url, tmp_path, "--checks=all")
+    assert "No issues found" in answers_as_described(service.url, tmp_path, "--checks=all")
     for path in ("/saliency", "/cutout", "/health", "/metrics"):
         for status in ("200", "405"):
             assert service.metric("hqsod_requests_total", path=path, status=status) > 0

@@ -31,8 +31,8 @@ LARGE = 8_000_000  # bytes of an answer that no socket buffer holds
 LOCAL, REMOTE = (guard.Address("127.0.0.1", 80, token) for token in (None, "secret"))
 
 
-def answers_as_described(url: str, folder: Path, *options: str) -> None:
-    """Ask a server what its own description allows, and anything else, with schemathesis."""
+def answers_as_described(url: str, folder: Path, *options: str) -> str:
+    """What schemathesis says; it asks what a server's description allows, and anything else."""
     pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
     hooks = Path(__file__).with_name("schemathesis_hooks.py")
@@ -45,7 +45,7 @@ def answers_as_described(url: str, folder: Path, *options: str) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "No issues found" in run.stdout
+    return run.stdout
 
 
 def small_app() -> FastAPI:
