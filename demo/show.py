@@ -3,7 +3,7 @@
     python demo/show.py SOURCE BUILT MAPS PICTURE.jpg
 
 SOURCE holds the photographs, BUILT what `hqsod build` made of them, MAPS what
-`hqsod predict --cutout` did.
+`hqsod predict --cutout` did. The first four columns stand close by, where refining changed most.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hqsod.dataset.manifest import Manifest
+from hqsod.dataset.refining import most_changed
 
 TITLES = ("photograph", "enlarged x4", "mask, x4", "refined mask", "predicted", "cut out")
 CELL = 300  # pixels a side
-DETAIL = 3  # the first two columns show this part of a side, about the object's middle
+CLOSE = 147  # pixels of the first four columns, twice as large: where refining changed most
 CAPTION = 24
 SQUARE = 12  # of the chequered ground behind a cut-out
 PAPER, INK, LIGHT, DARK = (255, 255, 255), (30, 30, 30), (236, 236, 236), (206, 206, 206)
@@ -40,11 +41,13 @@ def main(source: Path, built: Path, maps: Path, out: Path) -> None:
             for file in (record.outputs[name] for name in ("images", "masks", "hq-masks"))
         )
         photo = Image.open(source / "images" / f"{stem}.png").resize(large.size, Image.NEAREST)
+        rows, columns = most_changed(np.asarray(mask), np.asarray(refined), CLOSE)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
         cells = [
-            detail(photo, mask),
-            detail(large, mask),
-            mask,
-            refined,
+            *(
+                layer.crop(box).resize((2 * CLOSE, 2 * CLOSE), Image.NEAREST)
+                for layer in (photo, large, mask, refined)
+            ),
             Image.open(maps / f"{stem}.png"),
             on_squares(Image.open(maps / "cutouts" / f"{stem}.png")),
         ]
@@ -54,15 +57,6 @@ def main(source: Path, built: Path, maps: Path, out: Path) -> None:
             left, top = ((CELL - side) // 2 for side in cell.size)
             sheet.paste(cell, (column * CELL + left, CAPTION + row * CELL + top))
     sheet.save(out, quality=88)
-
-
-def detail(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """A part of the picture on the object's upper edge, where its pixels can be seen."""
-    rows, columns = np.nonzero(np.asarray(mask) > 127)
-    side = min(picture.size) // DETAIL
-    left = int(np.clip(np.median(columns[rows == rows.min()]) - side // 2, 0, mask.width - side))
-    top = int(np.clip(rows.min() - side // 4, 0, mask.height - side))
-    return picture.crop((left, top, left + side, top + side))
 
 
 def on_squares(cutout: Image.Image) -> Image.Image:

@@ -122,6 +122,22 @@ def test_tiles_are_those_of_the_whole(size: tuple[int, int]) -> None:
     assert np.abs(whole.astype(int) - tiled).max() <= 1  # of 255: rounding
 
 
+def test_where_the_network_cannot_decide_the_mask_stays() -> None:
+    class Undecided(ContourRefiner):
+        """Knows the left half of the picture, and nothing of the right."""
+
+        def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+            logits = torch.full_like(masks, -9.0)
+            logits[..., masks.shape[3] // 2 :] = 0.0
+            return logits
+
+    image, mask = random_picture((128, 160, 3)), cv2.GaussianBlur(scene(128, 160)[1], (0, 0), 2)
+    refined = ContourStep(Undecided((8, 12)).eval(), CPU, torch.float32)(image, mask)
+    drawn = refined != mask
+    assert drawn[:, 24:76].any()
+    assert not drawn[:, 92:].any()
+
+
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="same H and W"):
         small_refiner(Painter())(random_picture((40, 40, 3)), random_picture((40, 41)))

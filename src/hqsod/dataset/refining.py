@@ -71,7 +71,7 @@ def redrawn(before: Array, after: Array) -> float:
 
 
 def most_changed(before: Array, after: Array, side: int) -> tuple[slice, slice]:
-    """The square window in which most pixels changed sides; in the middle where none did.
+    """A square window around where most pixels changed sides; in the middle where none did.
 
     Args:
         before: (H, W) uint8.
@@ -79,7 +79,9 @@ def most_changed(before: Array, after: Array, side: int) -> tuple[slice, slice]:
         side: of the window in pixels; it is smaller where the mask is.
     """
     changed = (cv2.absdiff(binarise(before), binarise(after)) > 0).astype(np.float32)
-    density = cv2.boxFilter(changed, -1, (side, side), normalize=False)
+    density = changed
+    for _ in range(2):  # so that what changed lies in the middle of the window, not at its edge
+        density = cv2.blur(density, (side // 2 + 1, side // 2 + 1))
     middle = divmod(int(density.argmax()), density.shape[1])
     if not density.any():
         middle = before.shape[0] // 2, before.shape[1] // 2

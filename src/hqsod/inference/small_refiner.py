@@ -42,6 +42,11 @@ LEAST_CHANGE = 0.05
 
 TILE = 1024  # side of what the second network draws in one pass, in pixels; it sees some more
 
+# Where the second network cannot decide it paints smoke: it holds back, gradually, where so much of
+# what lies around a pixel is undecided. Chosen on held-out pairs (docs/experiments.md).
+UNDECIDED = (0.25, 0.45)
+AROUND = 4.0  # standard deviation of what lies around, in pixels
+
 
 class Step(Protocol):
     """One step of refining."""
@@ -217,8 +222,16 @@ class ContourStep:
             for layer in (picture, np.pad(mask, border, mode="edge")[..., None])
         )
         with torch.inference_mode(), _autocast(self._device, self._precision):
-            saliency = self._network(*layers)[0, 0, :height, :width].sigmoid()
-        return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())
+            saliency = self._network(*layers)[0, 0, :height, :width].sigmoid().cpu().numpy()
+        return _where_decided(saliency, mask)
+
+
+def _where_decided(saliency: npt.NDArray[np.float32], mask: Array) -> Array:
+    """Probabilities where they are decided, (H, W), and the mask where they are not."""
+    undecided = cv2.GaussianBlur(4 * saliency * (1 - saliency), (0, 0), AROUND)
+    low, high = UNDECIDED
+    share = np.clip((high - undecided) / (high - low), 0, 1)
+    return np.asarray(np.rint(share * 255 * saliency + (1 - share) * mask), np.uint8)
 
 
 def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

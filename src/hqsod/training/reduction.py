@@ -43,7 +43,7 @@ class Wear(Section):
         compressed: share of the pictures that are compressed once small.
     """
 
-    intact: Share = 0.4
+    intact: Share = 0.5
     displaced: Share = 0.65
     grown: Share = 0.3
     rough: Share = 0.15
