@@ -79,9 +79,9 @@ def most_changed(before: Array, after: Array, side: int) -> tuple[slice, slice]:
         side: of the window in pixels; it is smaller where the mask is.
     """
     changed = (cv2.absdiff(binarise(before), binarise(after)) > 0).astype(np.float32)
-    density = changed
-    for _ in range(2):  # so that what changed lies in the middle of the window, not at its edge
-        density = cv2.blur(density, (side // 2 + 1, side // 2 + 1))
+    # Twice, so that what changed lies in the middle of the window, not at its edge.
+    size = (side // 2 + 1, side // 2 + 1)
+    density = cv2.blur(cv2.blur(changed, size), size)
     middle = divmod(int(density.argmax()), density.shape[1])
     if not density.any():
         middle = before.shape[0] // 2, before.shape[1] // 2

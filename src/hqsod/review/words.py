@@ -55,6 +55,19 @@ _ALL = (
         words=("Refining changed little", "Refining changed some", "Refining changed much"),
     ),
     Figure(
+        name="redrawn",
+        title="pixels near the contour that changed sides",
+        unit="of the contour redrawn",
+        high_is_bad=True,
+        warn=0.15,
+        bad=0.3,
+        words=(
+            "The contour moved less than it usually does",
+            "The contour moved more than it usually does",
+            "The contour moved far more than it usually does",
+        ),
+    ),
+    Figure(
         name="candidate_iou",
         title="overlap with the first candidate",
         unit="overlap",
