@@ -22,12 +22,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import hqsod
-from hqsod import weights
+from hqsod import machine, weights
 from hqsod.cli import app
 from hqsod.cutout import cut_out
 from hqsod.decoding import ORIENTATION
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_mask
+from hqsod.inference.onnx_network import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
 from hqsod.inference.torch_network import TorchNetwork, load_weights
 from hqsod.predict import Predictor
@@ -306,6 +307,12 @@ def test_the_predictor_is_looked_up_when_it_is_asked_for():
     assert hqsod.Predictor is Predictor
     with pytest.raises(AttributeError, match="predictor"):
         hqsod.predictor  # noqa: B018 (to see it fail)
+
+
+def test_onnx_runtime_takes_the_threads_there_are_and_does_not_spin():
+    options = open_session(find_weights(DEFAULT).with_suffix(".onnx")).get_session_options()
+    assert options.intra_op_num_threads == machine.threads()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_empty_maps_are_said_and_counted(tiny: Path, tmp_path: Path):
