@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hqsod import images
 from hqsod.dataset.layouts import Found
-from hqsod.errors import InputError
+from hqsod.errors import InputError, printable
 from hqsod.images import Array, Note, Read
 from hqsod.progress import progress_bar
 from hqsod.types import MASK_THRESHOLD, Pair
@@ -139,7 +139,7 @@ def _open(load: Callable[[Path], Read], path: Path, problems: list[Problem]) -> 
 
 
 def _problem(kind: str, path: Path, error: InputError) -> Problem:
-    return Problem(kind, str(path), str(error).removeprefix(f"{path}: "))
+    return Problem(kind, str(path), str(error).removeprefix(printable(f"{path}: ")))
 
 
 def _judge_mask(path: Path, mask: Array) -> list[Problem]:

@@ -88,7 +88,7 @@ def require_utf8(pair: Pair) -> None:
         pair.stem.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"{pair.image}: a name that is not UTF-8", expected="UTF-8", fix="rename both files"
+            f"{pair.stem}: a file name that is not UTF-8", fix="rename the image and its mask"
         ) from None
 
 

@@ -17,7 +17,7 @@ from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.recipes import SCALE, BuildSettings
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Record
-from hqsod.errors import InputError
+from hqsod.errors import InputError, printable
 from hqsod.images import Array
 from hqsod.quality.judge import judge
 from hqsod.types import Pair, Placement
@@ -170,8 +170,3 @@ def rejected(task: PairTask, reason: str, settings: BuildSettings) -> Record:
     """The record of a pair that could not be built."""
     stem, notes = printable(task.pair.stem), printable(reason)
     return Record(stem, "rejected", settings.key, task.files, notes=notes)
-
-
-def printable(text: str) -> str:
-    """Text that can be stored and shown: bytes of a file name that are not UTF-8 are spelt out."""
-    return text.encode("utf-8", "backslashreplace").decode()

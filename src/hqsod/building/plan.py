@@ -60,7 +60,7 @@ def make_plan(
     def look(pair: Pair) -> tuple[PairTask, tuple[int, int] | InputError]:
         task = PairTask(pair, {})
         try:
-            _require_text(pair.stem)
+            images.require_utf8(pair)
             task = PairTask(pair, hash_files(pair))
             current = _is_current(earlier.get(pair.stem), task.files, held, settings)
             task = replace(task, needed=not current)
@@ -78,20 +78,6 @@ def make_plan(
             else:
                 by_size.setdefault(outcome, []).append(task)
     return Plan(_batches(by_size, settings.batch), tuple(unreadable), earlier, known)
-
-
-def _require_text(name: str) -> None:
-    """Check that a name can be written down.
-
-    Raises:
-        InputError: its bytes are not UTF-8.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"{name}: a file name that is not UTF-8", fix="rename the image and its mask"
-        ) from None
 
 
 def _batches(
