@@ -314,9 +314,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path):
 def test_a_name_that_is_not_utf8_costs_its_pair(tmp_path: Path):
     stem = os.fsdecode(b"caf\xe9")
     pair = Pair(stem, tmp_path / f"{stem}.jpg", tmp_path / f"{stem}.png")
-    with pytest.raises(
-        InputError, match=r"caf\\udce9: a file name that is not UTF-8"
-    ) as caught:
+    with pytest.raises(InputError, match=r"caf\\udce9: a file name that is not UTF-8") as caught:
         images.read_pair(pair)
     str(caught.value).encode()
 
