@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from hqsod import images, weights
+from hqsod import images, machine, weights
 from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import hold_out
 from hqsod.dataset.layouts import find_pairs, inspect
@@ -33,7 +33,6 @@ from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError
 from hqsod.images import Array
 from hqsod.progress import console, progress_bar
-from hqsod.runner import THREADS
 from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
@@ -207,7 +206,7 @@ def _fill(
         return rejected
     with (
         progress_bar(len(waiting), "bringing images to training size", "images") as bar,
-        ThreadPoolExecutor(THREADS) as pool,
+        ThreadPoolExecutor(machine.threads()) as pool,
     ):
         for chunk in np.array_split(waiting, -(-len(waiting) // _CHUNK)):
             states = []
