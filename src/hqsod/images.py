@@ -292,14 +292,14 @@ def _is_image(path: Path) -> bool:
 
 
 def pad(array: Array, placement: Placement) -> Array:
-    """Lay a picture or mask on its black canvas.
+    """Lay an image or mask on its black canvas.
 
     Args:
         array: uint8, (H, W) or (H, W, C), of `placement.size`.
     """
     if array.shape[:2] != placement.size:
         raise InputError(
-            f"a picture of {array.shape[0]} x {array.shape[1]}",
+            f"an image of {array.shape[0]} x {array.shape[1]}",
             expected=f"{placement.size[0]} x {placement.size[1]} as placed",
         )
     canvas = np.zeros((*placement.canvas, *array.shape[2:]), np.uint8)
@@ -308,12 +308,12 @@ def pad(array: Array, placement: Placement) -> Array:
 
 
 def unpad(array: Array, placement: Placement) -> Array:
-    """Cut the picture out of its canvas: the inverse of `pad`, a view."""
+    """Cut the image out of its canvas: the inverse of `pad`, a view."""
     return array[placement.window]
 
 
 def require_pair(image: Array, mask: Array) -> None:
-    """Check a picture and its mask.
+    """Check an image and its mask.
 
     Raises:
         InputError: shapes or types are wrong; the message says what came.
@@ -321,7 +321,7 @@ def require_pair(image: Array, mask: Array) -> None:
     good = image.ndim == 3 and image.shape[2] == 3 and mask.shape == image.shape[:2]
     if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
         raise InputError(
-            f"a picture {_describe(image)} and a mask {_describe(mask)}",
+            f"an image {_describe(image)} and a mask {_describe(mask)}",
             expected="(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
             fix="convert the image to RGB and the mask to one channel, and make their sizes equal",
         )
@@ -357,7 +357,7 @@ def encode_png(array: Array) -> bytes:
 
 
 def encode_jpeg(array: Array, quality: int = 90) -> bytes:
-    """Compress a (H, W, 3) uint8 RGB picture to JPEG, for pages and sheets that are looked at."""
+    """Compress a (H, W, 3) uint8 RGB image to JPEG, for pages and sheets that are looked at."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -29,13 +29,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a picture lies on its canvas, in pixels.
+    """Where an image lies on its canvas, in pixels.
 
     Attributes:
         canvas: (height, width) of the canvas.
-        top: first row of the picture.
-        left: first column of the picture.
-        size: (height, width) of the picture.
+        top: first row of the image.
+        left: first column of the image.
+        size: (height, width) of the image.
     """
 
     canvas: tuple[int, int]
@@ -45,18 +45,18 @@ class Placement:
 
     @classmethod
     def centred(cls, size: tuple[int, int], canvas: tuple[int, int]) -> Placement:
-        """Place a picture of `size` in the centre of `canvas`, rounding up and left.
+        """Place an image of `size` in the centre of `canvas`, rounding up and left.
 
         Raises:
-            ValueError: the picture is larger than the canvas.
+            ValueError: the image is larger than the canvas.
         """
         (height, width), (rows, columns) = size, canvas
         if height > rows or width > columns:
-            raise ValueError(f"a picture of {height} x {width} does not fit {rows} x {columns}")
+            raise ValueError(f"an image of {height} x {width} does not fit {rows} x {columns}")
         return cls(canvas, (rows - height) // 2, (columns - width) // 2, size)
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the canvas that the picture covers."""
+        """Rows and columns of the canvas that the image covers."""
         height, width = self.size
         return slice(self.top, self.top + height), slice(self.left, self.left + width)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 from rich.markup import escape
 
@@ -33,6 +34,7 @@ VERBS = (build, evaluate, export_dataset, predict, review, serve, train, upscale
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of it is an error of ours
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else someone reads it in this process
             stream.reconfigure(errors="backslashreplace")  # no message can end a job

@@ -89,7 +89,7 @@ def find(source: Path, images: str | None = None, masks: str | None = None) -> F
 
 
 def inspect(source: Path, images: str | None = None, masks: str | None = None) -> Found:
-    """Look at a data set's folders without opening a picture.
+    """Look at a data set's folders without opening an image.
 
     Args:
         source: the data set's folder, or a folder that holds just one.
