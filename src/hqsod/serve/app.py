@@ -86,15 +86,16 @@ def create_app(service: Service) -> FastAPI:
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
     picture: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    kinds = {f"image/{name.lower()}": picture for name in FORMATS}
     form = {
         "schema": {
             "type": "object",
             "properties": {"file": picture["schema"]},
             "required": ["file"],
             "additionalProperties": False,
-        }
+        },
+        "encoding": {"file": {"contentType": ", ".join(kinds)}},
     }
-    kinds = {f"image/{name.lower()}": picture for name in FORMATS}
     body = {"required": True, "content": {**kinds, "multipart/form-data": form}}
     operation: dict[str, Any] = {
         "response_class": Response,
