@@ -15,10 +15,13 @@ from torch import Tensor
 from hqsod import weights
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.inference.contour_step import ContourStep, find_phase
+from hqsod.inference.mending_step import MendingStep
 from hqsod.inference.refiner import load_refiner
-from hqsod.inference.small_refiner import ContourStep, MendingStep, SmallRefiner, build_steps
+from hqsod.inference.small_refiner import SmallRefiner, build_steps
 from hqsod.models.compact_refiner import CompactRefiner
 from hqsod.models.contour_refiner import GROUP, REACH, ContourRefiner
+from hqsod.training.reduction import enlarge_mask
 
 from .conftest import random_picture
 
@@ -120,6 +123,18 @@ def test_tiles_are_those_of_the_whole(size: tuple[int, int]) -> None:
     image, mask = random_picture((*size, 3)), cv2.GaussianBlur(scene(*size)[1], (0, 0), 2)
     whole, tiled = (contour_step(2, tile)(image, mask) for tile in (1024, 64))
     assert np.abs(whole.astype(int) - tiled).max() <= 1  # of 255: rounding
+
+
+@pytest.mark.parametrize("cut", [(0, 0), (6, 6), (5, 7)])
+def test_groups_are_those_of_the_small_mask_however_it_is_cut(cut: tuple[int, int]) -> None:
+    image, truth = random_picture((480, 520, 3)), scene(480, 520)[1]
+    mask = enlarge_mask(cv2.resize(truth, (130, 120), interpolation=cv2.INTER_AREA))
+    assert (find_phase(mask[cut[0] :]), find_phase(mask.T[cut[1] :])) == tuple(-c % 4 for c in cut)
+    step, inside = contour_step(seed=3), np.s_[cut[0] :, cut[1] :]
+    whole, part = step(image, mask)[inside], step(image[inside], mask[inside])
+    assert not np.array_equal(whole, mask[inside])
+    assert np.abs(whole.astype(int) - part).max() <= 1
+    assert find_phase(truth) == find_phase(truth[2:]) == 0  # it was not enlarged
 
 
 def test_where_the_network_cannot_decide_the_mask_stays() -> None:

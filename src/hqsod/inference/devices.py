@@ -70,3 +70,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. CUDA has a class for it; the CPU's allocator says so in words."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "you tried to allocate" in str(error)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Convolutions and matrix products in `precision` within a `with`."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)

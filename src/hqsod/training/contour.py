@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from hqsod import metrics, weights
 from hqsod.images import Array
-from hqsod.inference.small_refiner import ContourStep, build_mending
+from hqsod.inference.contour_step import ContourStep
+from hqsod.inference.small_refiner import build_mending
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.contour_refiner import GROUP, WIDTHS, ContourRefiner, near_contour
 from hqsod.training.damaged import Case

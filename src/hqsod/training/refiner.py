@@ -25,7 +25,7 @@ from hqsod.dataset.holdout import split
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.inference.small_refiner import MendingStep
+from hqsod.inference.mending_step import MendingStep
 from hqsod.losses import iou_loss
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import (
