@@ -27,7 +27,7 @@ from hqsod.cli import app
 from hqsod.cutout import cut_out
 from hqsod.decoding import ORIENTATION
 from hqsod.errors import InputError, SettingsError, WeightsError
-from hqsod.images import find_images, read_mask
+from hqsod.images import find_images, read_map, read_mask
 from hqsod.inference.onnx_network import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
 from hqsod.inference.torch_network import TorchNetwork, load_weights
@@ -294,7 +294,7 @@ def test_killed_and_run_again_it_ends_the_same(tiny: Path, tmp_path: Path):
     assert process.wait() == -signal.SIGKILL, "it must not have come to its end"
     assert 4 <= len(find_images(broken)) < 60
     for path in find_images(broken):
-        read_mask(path)
+        read_map(path)
     assert run(*options, broken)[0] == 0
     assert run(*options, whole)[0] == 0
     made = {path.name: path.read_bytes() for path in broken.glob("*.png")}

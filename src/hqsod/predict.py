@@ -133,7 +133,7 @@ def pixels(image: AnyImage) -> Array:
         return images.to_rgb(image)
     if not isinstance(image, np.ndarray):
         if hasattr(image, "read"):
-            return images.read_image(image)
+            return pixels(image.read())  # a pipe cannot be read twice
         raise InputError(
             f"an image given as {type(image).__name__}",
             expected="a path, bytes, an open file, a PIL image or a (H, W, 3) uint8 array",
@@ -205,5 +205,5 @@ def predict(
 
 def predict_one(source: BinaryIO, predictor: Predictor, kind: str = "maps") -> bytes:
     """The result of one image as a PNG file; see `predict`."""
-    image = read(predictor.size, source)
+    image = read(predictor.size, io.BytesIO(source.read()))  # a pipe cannot be read twice
     return images.encode_png(draw(kind, image, _make(predictor, [image])[0]))
