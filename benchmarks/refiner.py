@@ -46,7 +46,8 @@ from hqsod.training.reduction import SCALE, Wear
 from hqsod.types import Pair
 
 CPU = torch.device("cpu")
-HALVES = {"choose": (0.0, 0.05), "final": (0.05, 0.1)}  # of `holdout_fraction`
+# Of `holdout_fraction`; all of a data set that is for testing alone.
+HALVES = {"choose": (0.0, 0.05), "final": (0.05, 0.1), "all": (0.0, 1.0)}
 WEARS = {
     "right": Wear(intact=1, binary=0, blurred=0),
     "binary": Wear(intact=1, binary=1, blurred=0),
