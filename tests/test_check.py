@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -117,5 +118,6 @@ def test_names_from_strangers_reach_the_terminal_harmless(tmp_path: Path):
 
 
 def test_an_address_is_told_as_it_was_given():
+    pytest.importorskip("upath")
     answer = CliRunner().invoke(app, ["check", "memory://nowhere"])
     assert "memory://nowhere: no such folder" in str(answer.exception)
