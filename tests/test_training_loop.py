@@ -39,6 +39,12 @@ def test_rates_warm_up_and_fall_to_zero(schedule: str) -> None:
     assert factors[100] == pytest.approx(0)
 
 
+def test_a_short_stage_has_more_schedule_than_warm_up() -> None:
+    factors = [rate_factor(Optimizer(warmup=200, schedule="cosine"), s, 120) for s in range(121)]
+    assert factors.index(max(factors)) == 20
+    assert factors[120] == pytest.approx(0)
+
+
 def test_poly_decay_reaches_every_group() -> None:
     trainer, batches = purnet_trainer(Accelerator(cpu=True), Noise())
     for batch in batches.ahead(0, 4):

@@ -38,7 +38,7 @@ def test_recipe_purnet_is_the_schedule_of_the_paper() -> None:
         128,
         320,
     )
-    stages = [recipe.stage1, recipe.stage2, recipe.stage3]
+    stages = list(recipe.stages.values())
     assert [s.steps for s in stages] == [50_000, 250_000, 200_000]
     assert [s.batch for s in stages] == [4, 4, 2]
     assert [s.structural_similarity for s in stages] == [True, False, True]

@@ -30,7 +30,7 @@ Data = Annotated[Path | None, typer.Argument(help="The data set's folder; its la
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="purnet (the paper's), quick, upscaler, refiner, contour, or a file.",
+        help="purnet (the paper's), quick, light, upscaler, refiner, contour, or a file.",
         show_default="purnet",
     ),
 ]

@@ -113,7 +113,7 @@ class PurNetRecipe(Section):
         pace: see `Pace`.
         seed: of the first weights, the order of the images and their changes.
         double_sigmoid: the published code's second sigmoid in the structural similarity loss.
-        stage1: see `PurNetStage`; likewise the others.
+        stage1: see `PurNetStage`; likewise the others, of which the last may be left out.
     """
 
     task: Literal["purnet"] = "purnet"
@@ -125,12 +125,13 @@ class PurNetRecipe(Section):
     double_sigmoid: bool = False
     stage1: PurNetStage
     stage2: PurNetStage
-    stage3: PurNetStage
+    stage3: PurNetStage | None = None
 
     @property
     def stages(self) -> Mapping[str, PurNetStage]:
         """The stages by name, in order."""
-        return {"stage1": self.stage1, "stage2": self.stage2, "stage3": self.stage3}
+        stages = {"stage1": self.stage1, "stage2": self.stage2, "stage3": self.stage3}
+        return {name: stage for name, stage in stages.items() if stage is not None}
 
     def attention(self, name: str) -> tuple[Attention, ...]:
         """The attention subnetworks of the network in a stage."""

@@ -27,7 +27,8 @@ class Optimizer(Section):
         weight_decay: on everything but biases.
         bias_rate: factor on the learning rate of biases.
         schedule: how the learning rate falls: `poly` (power 0.9), `cosine` or `constant`.
-        warmup: steps over which the learning rate grows from 0.
+        warmup: steps over which the learning rate grows from 0; at most a sixth of all steps, so
+            that a short stage has a schedule too.
         average: decay of the running average of the weights that is validated and kept; 0 for none.
         clip: a longer gradient, over all that is trained, is shortened to this norm; 0 for never.
     """

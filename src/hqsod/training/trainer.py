@@ -21,6 +21,8 @@ from hqsod.training.task import TrainingTask, Validation
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+WARMUP_PART = 6  # a warm-up takes at most one of so many parts of a stage
+
 
 class Trainer:
     """The state of a run and the steps that change it.
@@ -208,9 +210,10 @@ def _optimizer(task: TrainingTask, settings: LoopSettings) -> torch.optim.Optimi
 
 def rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
     """Factor on every learning rate at a step counted from 0: warm-up, then the schedule."""
-    if step < optimizer.warmup:
-        return (step + 1) / (optimizer.warmup + 1)
-    part = (step - optimizer.warmup) / max(steps - optimizer.warmup, 1)
+    warmup = min(optimizer.warmup, steps // WARMUP_PART)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    part = (step - warmup) / max(steps - warmup, 1)
     if optimizer.schedule == "poly":
         return float((1 - part) ** 0.9)
     return (1 + math.cos(math.pi * part)) / 2 if optimizer.schedule == "cosine" else 1.0
