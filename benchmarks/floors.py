@@ -67,7 +67,7 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
     swinir = build_swinir(published("swinir", "real_sr_L", CPU))
     with META:
         cascade = build_cascadepsp(published("cascadepsp", None, META))
-    purnet, light = build_purnet().eval(), build_purnet(*LIGHT_NETWORK).eval()
+    purnet, light = build_purnet().eval(), build_purnet(*LIGHT_NETWORK, attention=()).eval()
     small, refiner = SmallUpscaler(UpscalerSizes(features=48, blocks=6)), CompactRefiner().eval()
     return {
         "SwinIR-L, 128 x 128": (swinir, enlarge(64, 64), 4, 128**2 * 51),
