@@ -89,7 +89,7 @@ def decode(source: Source, most: int = MAX_PIXELS) -> Decoded:
         InputError: missing, no image, truncated, or more than `most` pixels.
     """
     with _told(source, most):
-        return _without_bad_metadata(source, most)
+        return _without_bad_metadata(_rewindable(source), most)
 
 
 def read_size(source: Source) -> tuple[int, int]:
@@ -204,6 +204,15 @@ def _opened(source: Source, most: int) -> Iterator[Image.Image]:
         _require_small_tiles(image, name_of(source), most)
         image.decodermaxblock = BLOCK
         yield image
+
+
+def _rewindable(source: Source) -> Source:
+    """The same, or all of a pipe: a file may be read twice, for its metadata and without."""
+    if not hasattr(source, "read") or cast(BinaryIO, source).seekable():
+        return source
+    whole = io.BytesIO(cast(BinaryIO, source).read())
+    whole.name = name_of(source)
+    return whole
 
 
 def _openable(source: Source) -> Source:
