@@ -25,6 +25,7 @@ from common import LIGHT_NETWORK, RESULTS, ROOT, machine, report
 from hqsod.inference.refiner import SIDE, crop_windows
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.compact_refiner import CompactRefiner
+from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.models.purnet import build_purnet
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
 from hqsod.models.swinir import build_swinir
@@ -64,11 +65,15 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
     def mend(network: nn.Module) -> object:
         return network(picture(320, 416), picture(320, 416, 1))
 
+    def draw(network: nn.Module) -> object:
+        return network(picture(1600, 1600), picture(1600, 1600, 1))
+
     swinir = build_swinir(published("swinir", "real_sr_L", CPU))
     with META:
         cascade = build_cascadepsp(published("cascadepsp", None, META))
     purnet, light = build_purnet().eval(), build_purnet(*LIGHT_NETWORK, attention=()).eval()
     small, refiner = SmallUpscaler(UpscalerSizes(features=48, blocks=6)), CompactRefiner().eval()
+    contour = ContourRefiner().eval()
     return {
         "SwinIR-L, 128 x 128": (swinir, enlarge(64, 64), 4, 128**2 * 51),
         "SwinIR-L, 400 x 300": (swinir, enlarge(64, 64), 300 * 400 / 64**2, 300 * 400 * 51),
@@ -76,7 +81,8 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[nn.Module], object], float, i
         "PurNet, 320 x 320": (purnet, enlarge(320, 320), 1, 320 * 320 * 4),
         "purnet-light, 256 x 256": (light, enlarge(256, 256), 1, 256 * 256 * 4),
         "hqsod-x4-small, 400 x 300": (small, enlarge(300, 400), 1, 300 * 400 * 51),
-        "hqsod-refiner-small, 400 x 300": (refiner, mend, 1, 300 * 400 * 5),
+        "hqsod-refiner-small, mending, 400 x 300": (refiner, mend, 1, 300 * 400 * 5),
+        "hqsod-refiner-small, contour, 1600 x 1600": (contour, draw, 1, 1600 * 1600 * 5),
     }
 
 
