@@ -32,6 +32,7 @@ from hqsod.evaluate.matching import (
 )
 from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores, load_published
 from hqsod.evaluate.scoring import ScoredPair, score_files
+from hqsod.machine import threads
 from hqsod.progress import Bar, progress_bar
 
 __all__ = ["dataset_name", "evaluate"]
@@ -122,7 +123,7 @@ def _scorer(
     score: Callable[[ScoringTask], ScoredPair], total: int, workers: int | None
 ) -> Iterator[_Scorer]:
     """A function from tasks to scored pairs, in order: in this process, or in several."""
-    processes = min(workers or os.cpu_count() or 1, total // _PAIRS_PER_WORKER)
+    processes = min(workers or threads(), total // _PAIRS_PER_WORKER)
     if processes < 2:
         yield lambda tasks: map(score, tasks)
         return
