@@ -277,9 +277,10 @@ def test_coco_names_the_images_that_lie_beside_it(applied: Path, tmp_path: Path)
 def test_the_cards_example_runs(
     applied: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("datasets", "webdataset", "pyarrow"):
+    for module in ("webdataset", "pyarrow"):
         pytest.importorskip(module, reason=f"{module} is not installed")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     export_dataset(applied, form, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

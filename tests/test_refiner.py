@@ -143,6 +143,7 @@ def trained(steps: int) -> CascadePSP:
 
 
 @pytest.mark.slow
+@two_threads()
 def test_bf16_is_float32_within_two_levels() -> None:
     """Trained weights are meant: random ones magnify any rounding."""
     network, rng = trained(steps=120), np.random.default_rng(1)
@@ -245,9 +246,9 @@ def test_wrong_arrays_are_refused(refiner: Refiner) -> None:
         (image, mask[..., None], r"mask \(40, 30, 1\) uint8"),
         (image, mask[:-1], r"mask \(39, 30\) uint8"),
         (image, mask / 255, r"mask \(40, 30\) float64"),
-        (image[..., 0], mask, r"picture \(40, 30\) uint8"),
-        (np.dstack([image, mask]), mask, r"picture \(40, 30, 4\) uint8"),
-        (image[:0], mask[:0], r"picture \(0, 30, 3\) uint8"),
+        (image[..., 0], mask, r"image \(40, 30\) uint8"),
+        (np.dstack([image, mask]), mask, r"image \(40, 30, 4\) uint8"),
+        (image[:0], mask[:0], r"image \(0, 30, 3\) uint8"),
     ]:
         with pytest.raises(InputError, match=told):
             refiner(picture, other)
