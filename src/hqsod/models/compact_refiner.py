@@ -10,7 +10,6 @@ answer is added to the logits of the mask it was given: an untrained network ret
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
 from hqsod.models.loading import fitting
-from hqsod.models.unet import UNet, convolution
+from hqsod.models.unet import UNet, convolution, unet_widths
 from hqsod.types import MASK_THRESHOLD
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
@@ -176,10 +175,6 @@ def build_compact_refiner(state: Mapping[str, Tensor]) -> CompactRefiner:
         WeightsError: no `CompactRefiner`.
     """
     with fitting("those of a compact refiner"):
-        first = [
-            "unet.stem.0.weight",
-            *(n for n in state if re.fullmatch(r"unet\.down\.\d+\.0\.0\.weight", n)),
-        ]
-        network = CompactRefiner([len(state[name]) for name in first])
+        network = CompactRefiner(unet_widths(state))
         network.load_state_dict(state)
     return network.eval()

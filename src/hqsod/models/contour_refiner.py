@@ -11,7 +11,6 @@ returns what it was given, soft edges and all.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hqsod.models.loading import fitting
-from hqsod.models.unet import Block, UNet, convolution
+from hqsod.models.unet import Block, UNet, convolution, unet_widths
 
 WIDTHS = (48, 64, 64)  # channels at strides 4, 8, 16
 GROUP = 4  # side of the groups of pixels
@@ -116,10 +115,6 @@ def build_contour_refiner(state: Mapping[str, Tensor]) -> ContourRefiner:
         WeightsError: no `ContourRefiner`.
     """
     with fitting("those of a contour refiner"):
-        first = [
-            "unet.stem.0.weight",
-            *(n for n in state if re.fullmatch(r"unet\.down\.\d+\.0\.0\.weight", n)),
-        ]
-        network = ContourRefiner([len(state[name]) for name in first])
+        network = ContourRefiner(unet_widths(state))
         network.load_state_dict(state)
     return network.eval()

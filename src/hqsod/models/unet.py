@@ -6,7 +6,8 @@ that levels are added up and not stacked, and that an extractor's maps can be ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
 
 import torch
@@ -86,3 +87,13 @@ def convolution(
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def unet_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Channels of the levels of a checkpoint's U-Net, finest first, read from the shapes.
+
+    Raises:
+        KeyError: there is none.
+    """
+    down = (n for n in state if re.fullmatch(r"unet\.down\.\d+\.0\.0\.weight", n))
+    return [len(state[name]) for name in ("unet.stem.0.weight", *down)]
