@@ -225,6 +225,16 @@ def test_damaged_metadata_of_a_jpeg_costs_nothing(marker: int):
             assert (images.read_image(file) == expected).all()
 
 
+@pytest.mark.parametrize("form", ["WEBP", "TIFF", "AVIF", "JPEG", "PNG"])
+@pytest.mark.parametrize("metadata", ["exif", "icc_profile", "xmp"])
+def test_damaged_metadata_of_any_format_costs_nothing(form: str, metadata: str):
+    image = inputs.photo("chelsea").resize((32, 24))
+    nonsense = b"Exif\0\0II*\0" + b"\0nonsense\xff" * 20
+    data = encoded(image, form, **{metadata: nonsense})
+    expected = images.read_image(io.BytesIO(encoded(image, form)))
+    assert (images.read_image(io.BytesIO(data)) == expected).all()
+
+
 def test_the_rest_of_a_file_with_damaged_metadata_counts():
     exif = Image.Exif()
     exif[decoding.ORIENTATION] = 6
