@@ -22,6 +22,10 @@ def test_a_mask_that_stays_on_its_sides_is_not_redrawn() -> None:
     assert redrawn(empty, empty) == 0
 
 
+def test_a_mask_that_became_another_is_redrawn_whole() -> None:
+    assert redrawn(disc(), 255 - disc()) == 1
+
+
 @pytest.mark.parametrize("more", [1, 2])
 def test_the_share_is_of_the_band_along_the_contour(more: int) -> None:
     """A ring of `more` pixels, of a band that reaches `NEAR` to both sides."""

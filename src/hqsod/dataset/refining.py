@@ -62,12 +62,13 @@ def redrawn(before: Array, after: Array) -> float:
         after: (H, W) uint8, the refined one.
 
     Returns:
-        Changed pixels, wherever they are, over pixels within `NEAR` of the contour of `before`.
+        Changed pixels, wherever they are, over pixels within `NEAR` of the contour of `before`; at
+        most 1, where all of a mask is another.
     """
     first, second = binarise(before), binarise(after)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * NEAR + 1, 2 * NEAR + 1))
     near = cv2.countNonZero(cv2.morphologyEx(first, cv2.MORPH_GRADIENT, disk))
-    return cv2.countNonZero(cv2.absdiff(first, second)) / max(near, 1)
+    return min(1.0, cv2.countNonZero(cv2.absdiff(first, second)) / max(near, 1))
 
 
 def most_changed(before: Array, after: Array, side: int) -> tuple[slice, slice]:
