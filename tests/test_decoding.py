@@ -235,6 +235,16 @@ def test_damaged_metadata_of_any_format_costs_nothing(form: str, metadata: str):
     assert (images.read_image(io.BytesIO(data)) == expected).all()
 
 
+def test_heic_is_read_where_its_extra_is_installed():
+    heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    heif.register_heif_opener()
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    rgb[10:30, 20:50] = (200, 60, 30)
+    read = images.read_image(io.BytesIO(encoded(Image.fromarray(rgb), "HEIF", quality=95)))
+    assert read.shape == rgb.shape
+    assert np.abs(read[12:28, 22:48].astype(int) - (200, 60, 30)).max() <= 6
+
+
 def test_the_rest_of_a_file_with_damaged_metadata_counts():
     exif = Image.Exif()
     exif[decoding.ORIENTATION] = 6
