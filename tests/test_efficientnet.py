@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against the published network on deterministic weights.
+"""EfficientNet-Lite0 and Lite2 against the published networks on deterministic weights.
 
 The golden numbers are those of the package `efficientnet-lite-pytorch` 0.1.0, whose `image_size`
 was None: its padding then follows the picture.
@@ -20,31 +20,41 @@ from hqsod.models.resnet import fold_batchnorm
 from tests.golden import deterministic, inputs
 
 GOLDEN = Path(__file__).parent / "golden"
-SHAPES = json.loads((GOLDEN / "efficientnet_checkpoint_shapes.json").read_text())
-OUTPUTS = np.load(GOLDEN / "efficientnet_outputs.npz")
-BLOCKS = (1, 2, 4, 10, 15)  # whose outputs the golden numbers are, every fourth channel
+LITE2 = {"width": 1.1, "depth": 1.2}
 
 
-def checkpoint() -> dict[str, torch.Tensor]:
-    state = deterministic.state_dict(SHAPES)
+def checkpoint(kind: str = "efficientnet") -> dict[str, torch.Tensor]:
+    shapes = json.loads((GOLDEN / f"{kind}_checkpoint_shapes.json").read_text())
+    state = deterministic.state_dict(shapes)
     return {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
 
 
-def test_maps_equal_the_published_networks() -> None:
-    network = EfficientNetLite().eval()
-    network.load_state_dict(from_published(checkpoint()))
+@pytest.mark.parametrize(
+    ("kind", "factors", "blocks"),  # the golden numbers are every fourth channel of these blocks
+    [
+        ("efficientnet", {}, (1, 2, 4, 10, 15)),
+        ("efficientnet_lite2", LITE2, (1, 3, 6, 14, 20)),
+    ],
+)
+def test_maps_equal_the_published_networks(
+    kind: str, factors: dict[str, float], blocks: tuple[int, ...]
+) -> None:
+    network = EfficientNetLite(**factors).eval()
+    network.load_state_dict(from_published(checkpoint(kind)))
+    outputs = np.load(GOLDEN / f"{kind}_outputs.npz")
     photo = inputs.photo("chelsea").resize((96, 64), Image.Resampling.BILINEAR)
     image = torch.from_numpy(np.asarray(photo, np.float32) / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
         maps = network(2 * image - 1)
-    for block, ours in zip(BLOCKS, maps, strict=True):
-        published = OUTPUTS[f"block{block}"]
+    for block, ours in zip(blocks, maps, strict=True):
+        published = outputs[f"block{block}"]
         np.testing.assert_allclose(ours[0, ::4].numpy(), published, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("factors", [{}, LITE2])
 @pytest.mark.parametrize("side", [33, 50, 64, 77])
-def test_maps_have_the_sides_and_channels_they_say(side: int) -> None:
-    network = EfficientNetLite().eval()
+def test_maps_have_the_sides_and_channels_they_say(side: int, factors: dict[str, float]) -> None:
+    network = EfficientNetLite(**factors).eval()
     with torch.inference_mode():
         maps = network(torch.zeros(1, 3, side, 64))
     about = zip(network.channels, network.strides, strict=True)

@@ -83,7 +83,7 @@ def test_conversion_keeps_every_tensor() -> None:
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 64), (75, 130)])
-@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "light"])
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "efficientnet-lite2", "light"])
 def test_any_size_goes_through(backbone: str, size: tuple[int, int]) -> None:
     network = build_purnet(backbone, width=16).eval()
     image = torch.rand(1, 3, *size)
@@ -94,7 +94,7 @@ def test_any_size_goes_through(backbone: str, size: tuple[int, int]) -> None:
     torch.testing.assert_close(saliency[:, 0], side.saliency[:, 0].sigmoid())
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0", "light"])
+@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"])
 @pytest.mark.parametrize("attention", [(), ("promotion",), ("rectification",), ATTENTIONS])
 def test_folding_changes_nothing_and_the_build_follows_from_the_shapes(
     backbone: str, attention: tuple[str, ...]

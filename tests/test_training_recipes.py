@@ -77,7 +77,7 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
     ("change", "said"),
     [
         ("stage1.bogus=3", "stage1.bogus; expected a setting that exists"),
-        ("network.backbone=resnet9", "'resnet50', 'vgg16', 'efficientnet-lite0' or 'light'"),
+        ("network.backbone=resnet9", "'efficientnet-lite0', 'efficientnet-lite2' or 'light'"),
         ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
         ("data.size=8", "greater than or equal to 32"),
     ],

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as an extractor: small, and at hand with what it learned from ImageNet.
+"""EfficientNet-Lite as an extractor: small, and taught by ImageNet.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
 in the Lite form of its authors: no squeeze and excitation, ReLU6. The classifier is left out.
@@ -7,6 +7,8 @@ Differs for odd sides: TensorFlow moves its windows by a pixel there, here they 
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,10 +28,15 @@ class _Stage(NamedTuple):
     stride: int  # of the first block
     channels: int
 
+    def scaled(self, width: float, depth: float) -> _Stage:
+        """The stage of a larger network; the paper keeps channels a multiple of 8."""
+        channels = int(self.channels * width + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE
+        return self._replace(depth=math.ceil(self.depth * depth), channels=channels)
+
 
 STEM = 32  # channels
 EXPANSION = 6  # the first stage has none
-STAGES = (
+STAGES = (  # of Lite0
     _Stage(1, 3, 1, 16),
     _Stage(2, 3, 2, 24),
     _Stage(2, 5, 2, 40),
@@ -38,12 +45,17 @@ STAGES = (
     _Stage(4, 5, 2, 192),
     _Stage(1, 3, 1, 320),
 )
-_TAPS = (1, 2, 4, 10, 15)  # blocks after which a map is read
+_MULTIPLE = 8
 _EPSILON = 1e-3  # of BatchNorm, as published
 
 
 class EfficientNetLite(nn.Module):
-    """Stem and sixteen inverted residual blocks.
+    """Stem and inverted residual blocks: sixteen in Lite0, twenty-one in Lite2.
+
+    Args:
+        width: factor on Lite0's channels; 1.1 for Lite2.
+        depth: factor on the blocks of its stages; 1.2 for Lite2. The first and the last stage keep
+            their single block.
 
     Attributes:
         channels: channels of the five feature maps.
@@ -51,19 +63,24 @@ class EfficientNetLite(nn.Module):
         blocks: what follows the stem, in order.
     """
 
-    channels = (24, 24, 40, 112, 320)
     strides = (4, 4, 8, 16, 32)
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
         self.stem = nn.Sequential(*_convolution(3, STEM, 3, stride=2), nn.ReLU6(inplace=True))
+        inner = [stage.scaled(width, depth) for stage in STAGES[1:-1]]
+        stages = [STAGES[0].scaled(width, 1), *inner, STAGES[-1].scaled(width, 1)]
         blocks, inputs, expansion = [], STEM, 1
-        for depth, kernel, stride, channels in STAGES:
-            for number in range(depth):
-                blocks.append(Block(inputs, channels, kernel, 1 if number else stride, expansion))
-                inputs = channels
+        for stage in stages:
+            for number in range(stage.depth):
+                stride = 1 if number else stage.stride
+                blocks.append(Block(inputs, stage.channels, stage.kernel, stride, expansion))
+                inputs = stage.channels
             expansion = EXPANSION
         self.blocks = nn.Sequential(*blocks)
+        ends = list(itertools.accumulate(stage.depth for stage in stages))
+        self.taps = (ends[0], *(ends[i] - 1 for i in (1, 2, 4, 6)))  # blocks that give the maps
+        self.channels = tuple(stages[i].channels for i in (1, 1, 2, 4, 6))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to five maps at `strides`, finest first."""
@@ -71,7 +88,7 @@ class EfficientNetLite(nn.Module):
         maps = []
         for number, block in enumerate(self.blocks):
             x = block(x)
-            if number in _TAPS:
+            if number in self.taps:
                 maps.append(x)
         return tuple(maps)
 
@@ -164,7 +181,7 @@ def _convolution(
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the published EfficientNet-Lite0 under our names, without its classifier.
+    """Tensors of the published EfficientNet-Lite under our names, without its classifier.
 
     Raises:
         WeightsError: a name the published network does not have.
@@ -182,7 +199,7 @@ def _our_name(name: str) -> str:
     found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
     if found is None or found[2] not in parts:
         raise WeightsError(
-            f"tensor {name!r}", expected="a name of the published EfficientNet-Lite0"
+            f"tensor {name!r}", expected="a name of the published EfficientNet-Lite"
         )
     unexpanded = 3 if found[1] == "0" else 0
     return f"blocks.{found[1]}.{parts.index(found[2]) - unexpanded}.{tensor}"

@@ -50,12 +50,13 @@ class Backbone(NamedTuple):
     std: tuple[float, ...] = STD
 
 
+_EFFICIENTNET = (efficientnet.MEAN,) * 3, (efficientnet.STD,) * 3
+
 BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(lambda: ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 2, 4))),
     "vgg16": Backbone(VGG16),
-    "efficientnet-lite0": Backbone(
-        EfficientNetLite, (efficientnet.MEAN,) * 3, (efficientnet.STD,) * 3
-    ),
+    "efficientnet-lite0": Backbone(EfficientNetLite, *_EFFICIENTNET),
+    "efficientnet-lite2": Backbone(lambda: EfficientNetLite(1.1, 1.2), *_EFFICIENTNET),
     "light": Backbone(
         lambda: ResNet(
             block=BasicBlock,
@@ -213,8 +214,8 @@ def build_purnet(
     """PurNet with random weights.
 
     Args:
-        backbone: `resnet50`, `vgg16` (the paper's two), `efficientnet-lite0`, for machines without
-            a GPU, or `light`, for those and without ImageNet's weights.
+        backbone: `resnet50`, `vgg16` (the paper's two), `efficientnet-lite0` or `-lite2`, for
+            machines without a GPU, or `light`, for those and without ImageNet's weights.
         width: channels of the decoders; 128 in the paper.
         attention: see `PurNet`; () for the network of stage 1.
 

@@ -17,7 +17,7 @@ class Network(Section):
     """The network that is trained.
 
     Attributes:
-        backbone: `resnet50`, `vgg16`, `efficientnet-lite0` or `light`.
+        backbone: `resnet50`, `vgg16`, `efficientnet-lite0`, `efficientnet-lite2` or `light`.
         width: channels of the decoders.
         attention: the attention subnetworks that it has once a stage uses attention; to leave one
             out shows what it is worth.
@@ -26,7 +26,9 @@ class Network(Section):
             their gradients the slowest.
     """
 
-    backbone: Literal["resnet50", "vgg16", "efficientnet-lite0", "light"] = "resnet50"
+    backbone: Literal[
+        "resnet50", "vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"
+    ] = "resnet50"
     width: int = Field(default=128, ge=1)
     attention: tuple[Attention, ...] = ("promotion", "rectification")
     frozen: int = Field(default=0, ge=0)
