@@ -198,8 +198,6 @@ def _our_name(name: str) -> str:
         return f"{stem[module]}.{tensor}"
     found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
     if found is None or found[2] not in parts:
-        raise WeightsError(
-            f"tensor {name!r}", expected="a name of the published EfficientNet-Lite"
-        )
+        raise WeightsError(f"tensor {name!r}", expected="a name of the published EfficientNet-Lite")
     unexpanded = 3 if found[1] == "0" else 0
     return f"blocks.{found[1]}.{parts.index(found[2]) - unexpanded}.{tensor}"

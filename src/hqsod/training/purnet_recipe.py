@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from hqsod.training.settings import LoopSettings, Optimizer, Pace, Rate, Section, Share
 
+BackboneName = Literal["resnet50", "vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"]
 Attention = Literal["promotion", "rectification"]
 Part = Literal["extractor", "purificatory", "promotion", "rectification"]
 
@@ -26,9 +27,7 @@ class Network(Section):
             their gradients the slowest.
     """
 
-    backbone: Literal[
-        "resnet50", "vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"
-    ] = "resnet50"
+    backbone: BackboneName = "resnet50"
     width: int = Field(default=128, ge=1)
     attention: tuple[Attention, ...] = ("promotion", "rectification")
     frozen: int = Field(default=0, ge=0)
