@@ -8,7 +8,7 @@ to choose (`--half choose`), the other is for these figures. Kinds:
 
 - `right`: pair reduced by 4 with a soft mask, image enlarged by `--upscaler`, mask by bicubic; the
   full-size mask is the truth. `binary`: the same, the small mask binary. `worn`: the small mask
-  off, rough, grown or dabbed (see `training/reduction.py`), soft or binary.
+  off, rough, grown or dabbed (see `training/wear.py`), soft or binary.
 - `damaged`: damaged at its own size to an IoU between 0.85 and 0.95. `x4`: the same, and all of it
   enlarged four times by bicubic. `intact`: undamaged.
 
@@ -40,9 +40,9 @@ from hqsod.inference.devices import choose_precision
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.metrics.regions import mask_iou
-from hqsod.training.damaged import Case, held_out_cases
+from hqsod.training.damaged_pairs import Case, held_out_cases
 from hqsod.training.reduced_pairs import reduced_cases
-from hqsod.training.reduction import SCALE, Wear
+from hqsod.training.wear import SCALE, Wear
 from hqsod.types import Pair
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from common import machine, report, take_turns
 from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.upscaler import Upscaler, load_upscaler
-from hqsod.training.degradation import Degradation, compress, degrade
+from hqsod.training.photo_degradation import Degradation, compress, degrade
 from hqsod.training.upscaler import luma_psnr, read_photograph, reduce
 
 SCALE = 4

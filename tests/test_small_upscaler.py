@@ -17,7 +17,7 @@ from hqsod.models.small_upscaler import (
     build_small_upscaler,
     is_small_upscaler,
 )
-from hqsod.training.degradation import compress
+from hqsod.training.photo_degradation import compress
 from hqsod.training.upscaler import luma_psnr, reduce
 
 from .golden import inputs

@@ -19,8 +19,8 @@ from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
 from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
-from hqsod.training.reduction import SCALE, Wear, displace, enlarge_mask, reduce_mask
 from hqsod.training.task import DataFolders
+from hqsod.training.wear import SCALE, Wear, displace, enlarge_mask, reduce_mask
 
 from .conftest import save
 

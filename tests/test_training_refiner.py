@@ -14,7 +14,7 @@ from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import CompactRefiner, build_compact_refiner
-from hqsod.training.damaged import TARGET, Damage, DamagedMasks, held_out_cases
+from hqsod.training.damaged_pairs import TARGET, Damage, DamagedMasks, held_out_cases
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import TrainingRecipe, read_recipe

@@ -14,8 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from hqsod import images, weights
 from hqsod.errors import InputError, SettingsError
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes, build_small_upscaler
-from hqsod.training.degradation import Degradation
 from hqsod.training.job import train
+from hqsod.training.photo_degradation import Degradation
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import (

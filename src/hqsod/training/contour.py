@@ -1,6 +1,6 @@
 """The contour refiner as a task: its recipe, what the network is told, how good it is.
 
-The task is the build's own: pairs are reduced by four and worn (see `reduction`), enlarged by the
+The task is the build's own: pairs are reduced by four and worn (see `wear`), enlarged by the
 build's upscaler, and the full-size mask with its soft edge is the truth. CascadePSP (Cheng et al.,
 CVPR 2020) learns its local step likewise from losses of cross-entropy and absolute difference;
 differs in that pixels count by how near the contour they lie (Wei et al., "F3Net", AAAI 2020).
@@ -27,14 +27,14 @@ from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.small_refiner import build_mending
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.contour_refiner import GROUP, WIDTHS, ContourRefiner, near_contour
-from hqsod.training.damaged import Case
+from hqsod.training.damaged_pairs import Case
 from hqsod.training.data import Batch
 from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
-from hqsod.training.reduction import Wear
 from hqsod.training.refiner import divide_pairs
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
+from hqsod.training.wear import Wear
 from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is

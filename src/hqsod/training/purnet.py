@@ -3,6 +3,7 @@
 Each loss trains its own subnetwork alone (Li et al., section on the training process): the
 purificatory loss the extractor and the purificatory subnetwork, although its gradient passes
 through both attentions on its way to the extractor; the other two one attention subnetwork each.
+Recipes say which terms the loss of a stage has; `losses` has their formulas.
 """
 
 from __future__ import annotations

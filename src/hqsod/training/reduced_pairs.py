@@ -1,6 +1,6 @@
 """Pairs reduced, worn and enlarged: crops to learn from, and cases to be measured on.
 
-The wear itself is in `reduction`.
+The wear itself is in `wear`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pydantic import Field
 from hqsod import images
 from hqsod.images import Array, binarise
 from hqsod.inference.upscaler import Upscaler
-from hqsod.training.damaged import Case
+from hqsod.training.damaged_pairs import Case
 from hqsod.training.data import Arrays, recolour
-from hqsod.training.reduction import (
+from hqsod.training.settings import Section, Share
+from hqsod.training.wear import (
     SCALE,
     Wear,
     enlarge_mask,
     reduce_image,
     reduce_mask,
 )
-from hqsod.training.settings import Section, Share
 from hqsod.types import Pair
 
 MARGIN = 32  # pixels around a crop that are enlarged with it and cut away, a multiple of SCALE

@@ -1,7 +1,7 @@
 """The compact refiner as a task: its recipe, what the network is told, how good it is.
 
 The idea is that of Cheng et al., "CascadePSP", CVPR 2020. Differs in the damage (see
-`perturbation`) and in the loss: cross-entropy, which weighs more near the contour (Wei et al.,
+`mask_damage`) and in the loss: cross-entropy, which weighs more near the contour (Wei et al.,
 "F3Net", AAAI 2020), once more on the contour alone, and a soft IoU, which gives small objects the
 weight of large ones; that paper's other terms did not help here (docs/experiments.md).
 """
@@ -35,7 +35,7 @@ from hqsod.models.compact_refiner import (
     is_compact_refiner,
 )
 from hqsod.models.loading import fitting
-from hqsod.training.damaged import Damage, DamagedMasks, held_out_cases
+from hqsod.training.damaged_pairs import Damage, DamagedMasks, held_out_cases
 from hqsod.training.data import Batch
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet

@@ -19,7 +19,7 @@ from PIL import Image
 from hqsod import __version__
 from hqsod.errors import InputError
 from hqsod.evaluate.report.results import DatasetScores, Evaluation
-from hqsod.evaluate.report.tables import MEASURES, columns, rows
+from hqsod.evaluate.report.tables import HEADINGS, columns, rows
 from hqsod.images import Array, encode_jpeg, read_image, read_map, resize
 
 WORST = 12
@@ -50,7 +50,7 @@ def html_page(evaluation: Evaluation) -> str:
         ours,
         version=__version__,
         evaluation=evaluation,
-        measures=MEASURES,
+        measures=HEADINGS,
         columns=columns(evaluation),
         rows={dataset: rows(evaluation, dataset) for dataset in evaluation.datasets},
         worst_by=worst_by,
@@ -88,7 +88,7 @@ def worst_images(data: DatasetScores, by: str) -> dict[str, dict[int, int]]:
 
     Those of the first method come first, its worst one at the head.
     """
-    sign = -1 if MEASURES[by].lower else 1
+    sign = -1 if HEADINGS[by].lower else 1
     places: dict[str, dict[int, int]] = {}
     for number, result in enumerate(data.methods.values()):
         scores = {stem: sign * values[by] for stem, values in result.per_image.items()}
@@ -119,7 +119,7 @@ def _gallery(data: DatasetScores, by: str) -> list[dict[str, Any]]:
 
 def _caption(scores: Mapping[str, float], by: str) -> str:
     names = dict.fromkeys([by, "f_weighted", "mae"])
-    return ", ".join(f"{MEASURES[n].title} {scores[n]:.3f}" for n in names if n in scores)
+    return ", ".join(f"{HEADINGS[n].title} {scores[n]:.3f}" for n in names if n in scores)
 
 
 def _thumbnail(path: Path | None, *, colour: bool = False) -> str:

@@ -28,7 +28,7 @@ class Measure:
     lower: bool = False
 
 
-MEASURES = {
+HEADINGS = {
     "mae": Measure("MAE", r"$\mathcal{M}$", lower=True),
     "f_max": Measure("Fmax", r"$F_\beta^{\max}$"),
     "f_mean": Measure("Fmean", r"$F_\beta^{\mathrm{mean}}$"),
@@ -79,7 +79,7 @@ class Row:
 
 
 def columns(evaluation: Evaluation) -> list[str]:
-    """Names of the scores that a table shows, in order."""
+    """Names of the scores that a table shows: those of the protocol, in its order."""
     first = next(iter(evaluation.datasets.values()))
     return list(next(iter(first.methods.values())).mean)
 
@@ -107,7 +107,7 @@ def _mark(found: Sequence[Row], name: str, digits: int) -> list[Mark]:
     values = [value for value in shown if value is not None]
     if len(values) < 2:
         return [""] * len(found)
-    best, *others = sorted(set(values), reverse=not MEASURES[name].lower)
+    best, *others = sorted(set(values), reverse=not HEADINGS[name].lower)
     places: dict[float | None, Mark] = {best: "best", **dict.fromkeys(others[:1], "second")}
     return [places.get(value, "") for value in shown]
 
@@ -121,8 +121,8 @@ def terminal_table(evaluation: Evaluation, dataset: str) -> Table:
     )
     table.add_column("method")
     for name in names:
-        arrow = "↓" if MEASURES[name].lower else "↑"
-        table.add_column(f"{MEASURES[name].title}{arrow}", justify="right", no_wrap=True)
+        arrow = "↓" if HEADINGS[name].lower else "↑"
+        table.add_column(f"{HEADINGS[name].title}{arrow}", justify="right", no_wrap=True)
     for row in rows(evaluation, dataset):
         cells = [Text(row.text(name), styles[row.marks.get(name, "")]) for name in names]
         label = f"{row.method} (published)" if row.source else row.method
@@ -170,7 +170,7 @@ def latex(evaluation: Evaluation) -> str:
     """One booktabs table, data sets below one another."""
     names = columns(evaluation)
     heads = (
-        MEASURES[n].latex + (r"$\downarrow$" if MEASURES[n].lower else r"$\uparrow$") for n in names
+        HEADINGS[n].latex + (r"$\downarrow$" if HEADINGS[n].lower else r"$\uparrow$") for n in names
     )
     lines = [
         r"% \usepackage{booktabs}",

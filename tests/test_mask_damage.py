@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hqsod.metrics.regions import mask_iou
-from hqsod.training.perturbation import enlarge, perturb, roughen
+from hqsod.training.mask_damage import enlarge, perturb, roughen
 
 
 def blob(seed: int, side: int = 160) -> np.ndarray:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.training.degradation import Degradation, compress, degrade
+from hqsod.training.photo_degradation import Degradation, compress, degrade
 
 from .golden import inputs
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from hqsod.images import Array, binarise, resize
-from hqsod.training.degradation import compress
-from hqsod.training.perturbation import Mask, roughen
+from hqsod.training.mask_damage import Mask, roughen
+from hqsod.training.photo_degradation import compress
 from hqsod.training.settings import Section, Share
 
 SCALE = 4  # what the build enlarges by

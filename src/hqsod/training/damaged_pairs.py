@@ -1,6 +1,6 @@
 """Damaged masks beside their photographs: crops to learn from, and cases to be measured on.
 
-The damage itself is in `perturbation`.
+The damage itself is in `mask_damage`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import Field
 from hqsod import images
 from hqsod.images import Array
 from hqsod.training.data import Arrays, recolour
-from hqsod.training.degradation import compress
-from hqsod.training.perturbation import enlarge, perturb
+from hqsod.training.mask_damage import enlarge, perturb
+from hqsod.training.photo_degradation import compress
 from hqsod.training.settings import Rate, Section, Share
 from hqsod.types import Pair, Placement
 
