@@ -14,6 +14,7 @@ import pytest
 
 from hqsod import images
 from hqsod.dataset.decisions import Decisions
+from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset import export_dataset
@@ -207,6 +208,21 @@ def test_a_damaged_list_of_shards_is_told(applied: Path, tmp_path: Path, text: s
     (tmp_path / "out" / "export.json").write_text(text)
     with pytest.raises(OutputError, match="cannot be read"):
         export_dataset(applied, "coco", tmp_path / "out")
+
+
+def test_an_export_waits_for_no_other_job(applied: Path, tmp_path: Path) -> None:
+    with sole_run(applied), pytest.raises(OutputError, match="another run is at work"):
+        export_dataset(applied, "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_that_cannot_be_written_to_is_exported(
+    applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (applied / ".lock").unlink()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != applied)
+    assert export_dataset(applied, "coco", tmp_path / "out").shards == 2
+    assert not (applied / ".lock").exists()
 
 
 def test_a_full_disk_leaves_nothing_unfinished(

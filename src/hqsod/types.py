@@ -36,6 +36,9 @@ class Placement:
         top: first row of the image.
         left: first column of the image.
         size: (height, width) of the image.
+
+    Raises:
+        ValueError: the image does not lie within its canvas.
     """
 
     canvas: tuple[int, int]
@@ -43,16 +46,17 @@ class Placement:
     left: int
     size: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        """Check that the image fits."""
+        (height, width), (rows, columns) = self.size, self.canvas
+        top, left = self.top, self.left
+        if not (0 <= top < top + height <= rows and 0 <= left < left + width <= columns):
+            raise ValueError(f"an image of {height} x {width} does not fit {rows} x {columns}")
+
     @classmethod
     def centred(cls, size: tuple[int, int], canvas: tuple[int, int]) -> Placement:
-        """Place an image of `size` in the centre of `canvas`, rounding up and left.
-
-        Raises:
-            ValueError: the image is larger than the canvas.
-        """
+        """Place an image of `size` in the centre of `canvas`, rounding up and left."""
         (height, width), (rows, columns) = size, canvas
-        if height > rows or width > columns:
-            raise ValueError(f"an image of {height} x {width} does not fit {rows} x {columns}")
         return cls(canvas, (rows - height) // 2, (columns - width) // 2, size)
 
     @property

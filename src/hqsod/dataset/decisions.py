@@ -12,36 +12,21 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from pydantic import TypeAdapter
+
 from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, MASKS, REFINED
-from hqsod.dataset.manifest import File, Record, connect
+from hqsod.dataset.manifest import SCHEMA, File, Record, connect, damage_told
 from hqsod.errors import HqsodError, InputError
 
 CORRECTED = "corrected"  # masks that a person painted: corrected-1, with decision 1, and so on
 REJECT, LATER = "reject", "later"
 
 BUILT_NAMES = {MASKS: "upscaled", REFINED: "refined"}  # what a person calls its masks
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS decisions (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
-    made     TEXT NOT NULL,        -- UTC, ISO 8601
-    stem     TEXT NOT NULL,
-    number   INTEGER NOT NULL,     -- counts a stem's rows from 1
-    who      TEXT NOT NULL,
-    choice   TEXT,                 -- a version's name, 'reject', 'later'; NULL: undecided again
-    note     TEXT NOT NULL,
-    seen     TEXT NOT NULL,        -- digest of the masks that were judged
-    UNIQUE (stem, number)
-);
-CREATE VIEW IF NOT EXISTS latest_decisions AS
-    SELECT * FROM decisions WHERE id IN (SELECT max(id) FROM decisions GROUP BY stem);
-"""
-_COLUMNS = "made, stem, number, who, choice, note, seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +59,9 @@ class Decision:
     def holds_for(self, record: Record) -> bool:
         """Whether it was made on the masks that the record names."""
         return self.seen == digest_of(record.outputs)
+
+
+_DECISION = TypeAdapter(Decision)
 
 
 class OvertakenError(HqsodError):
@@ -151,8 +139,8 @@ def chosen(record: Record, decision: Decision | None) -> str | None:
 class Decisions:
     """The open decisions of a data set; use it as a context manager, from one thread."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._connection, self._folder = connection, folder
 
     @classmethod
     @contextmanager
@@ -165,20 +153,24 @@ class Decisions:
         """
         with connect(folder) as connection:
             connection.executescript(SCHEMA)
-            yield cls(connection)
+            yield cls(connection, folder)
 
     def latest(self) -> dict[str, Decision]:
-        """The newest decision on every stem that has one."""
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM latest_decisions")  # noqa: S608 (a constant)
-        return {row["stem"]: Decision(*row) for row in rows}
+        """The newest decision on every stem that has one.
+
+        Raises:
+            InputError: a row is damaged.
+        """
+        return {d.stem: d for d in self._read("SELECT * FROM latest_decisions")}
 
     def history(self, stem: str) -> list[Decision]:
-        """All decisions on `stem`, the newest first."""
-        rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM decisions WHERE stem = ? ORDER BY number DESC",  # noqa: S608 (a constant)
-            (stem,),
-        )
-        return [Decision(*row) for row in rows]
+        """All decisions on `stem`, the newest first; raises as `latest`."""
+        return self._read("SELECT * FROM decisions WHERE stem = ? ORDER BY number DESC", stem)
+
+    def _read(self, query: str, *values: str) -> list[Decision]:
+        rows = self._connection.execute(query, values)
+        with damage_told(self._folder, "a decision"):
+            return [_DECISION.validate_python(dict(row)) for row in rows]
 
     def add(
         self,
@@ -214,7 +206,8 @@ class Decisions:
             if first is not None:
                 first()
             self._connection.execute(
-                f"INSERT INTO decisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 (a constant)
-                (made, record.stem, after + 1, who, choice, note, seen),
+                "INSERT INTO decisions (made, stem, number, who, choice, note, seen) "
+                "VALUES (:made, :stem, :number, :who, :choice, :note, :seen)",
+                asdict(decision),
             )
         return decision

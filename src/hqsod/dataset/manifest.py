@@ -1,27 +1,39 @@
-"""What has been made, from what, with which weights: an SQLite file beside the pictures.
+"""What has been made, from what, with which weights: an SQLite file beside the images.
 
 Append-only: a pair built again gets a further row, and the newest row of a stem counts. A row is
 committed after its files have their names, so a kill at any moment leaves no row without files.
+
+The file may come from a stranger, so it is opened in one place, which refuses whatever SQLite would
+obey, and each row is checked when it is read.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hqsod.dataset.folders import Inside
+from pydantic import TypeAdapter, ValidationError
+
+from hqsod.dataset.folders import IMAGES, MASKS, Inside, own_path
 from hqsod.errors import InputError, OutputError, printable
 from hqsod.types import Placement
 
 NAME = "manifest.sqlite"
+_BESIDE = ("", "-journal", "-wal", "-shm")  # endings of the files that SQLite keeps
+_JSON = ("sources", "placement", "outputs", "seconds", "quality")  # columns
+# What a journal ends with that names another file, which SQLite would delete. Ours name none.
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS recipes (
     key      TEXT PRIMARY KEY,     -- SHA-256 of settings
     settings TEXT NOT NULL         -- JSON: networks, weight hashes, canvas, precision
@@ -44,6 +56,19 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_by_stem ON records (stem, id);
 CREATE VIEW IF NOT EXISTS latest AS
     SELECT * FROM records WHERE id IN (SELECT max(id) FROM records GROUP BY stem);
+CREATE TABLE IF NOT EXISTS decisions (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    made     TEXT NOT NULL,        -- UTC, ISO 8601
+    stem     TEXT NOT NULL,
+    number   INTEGER NOT NULL,     -- counts a stem's rows from 1
+    who      TEXT NOT NULL,
+    choice   TEXT,                 -- a version's name, 'reject', 'later'; NULL: undecided again
+    note     TEXT NOT NULL,
+    seen     TEXT NOT NULL,        -- digest of the masks that were judged
+    UNIQUE (stem, number)
+);
+CREATE VIEW IF NOT EXISTS latest_decisions AS
+    SELECT * FROM decisions WHERE id IN (SELECT max(id) FROM decisions GROUP BY stem);
 """
 
 
@@ -73,26 +98,72 @@ class Record:
     notes: str = ""
 
 
+_RECORD = TypeAdapter(Record)
+_SETTINGS = TypeAdapter(dict[str, str | int | bool | None])
+
+
 @contextmanager
 def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
     """Connect to the manifest's file in `folder`; its other tables are reached this way.
 
+    Args:
+        folder: of the data set.
+        create: whether to make the file and the tables that are not there.
+
     Raises:
         InputError: there is none and `create` is false.
-        OutputError: it cannot be read or written.
+        OutputError: it cannot be read or written, or is not as hqsod makes it.
     """
     path = folder / NAME
+    _require_own(folder)
     if not create and not path.is_file():
         raise InputError(
             f"{folder}: no {NAME}", expected="a data set made by hqsod build", fix="build it first"
         )
-    with _told_plainly(path):
-        connection = sqlite3.connect(path, timeout=30)
-        try:
-            connection.row_factory = sqlite3.Row
-            yield connection
-        finally:
-            connection.close()
+    with _told_plainly(path), closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        if unknown := _schema(connection) - _own_schema():
+            raise _strange(path, f"holds {sorted(name for name, _ in unknown)[0]!r}")
+        if create:
+            connection.executescript(SCHEMA)
+        yield connection
+
+
+def _require_own(folder: Path) -> None:
+    """Check what SQLite finds before it reads a table: it follows links, and obeys journals."""
+    for ending in _BESIDE:
+        path = own_path(folder, NAME + ending)
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise _strange(path, "not a file")
+    journal = folder / f"{NAME}-journal"
+    if journal.is_file() and journal.stat().st_size:
+        with journal.open("rb") as file:
+            file.seek(-min(len(_NAMES_ANOTHER), journal.stat().st_size), os.SEEK_END)
+            if file.read() == _NAMES_ANOTHER:
+                raise _strange(journal, "names another file to delete")
+
+
+def _schema(connection: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    """Tables, indices, views and triggers, each by name and definition without its comments."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master")
+    return frozenset((name, re.sub(r"('[^']*')|--.*|\s+", r"\1", sql or "")) for name, sql in rows)
+
+
+@cache
+def _own_schema() -> frozenset[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _schema(connection)
+
+
+def _strange(path: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"{path}: {reason}",
+        expected="a manifest as hqsod build writes it",
+        fix="do not use this data set: whoever made it may want to harm you",
+    )
 
 
 class Manifest:
@@ -116,8 +187,6 @@ class Manifest:
             OutputError: it cannot be written.
         """
         with connect(folder, create=create) as connection:
-            if create:
-                connection.executescript(_SCHEMA)
             yield cls(connection, folder)
 
     def add_recipe(self, key: str, settings: dict[str, Any]) -> None:
@@ -129,9 +198,13 @@ class Manifest:
             )
 
     def recipe(self, key: str) -> dict[str, Any]:
-        """The settings kept under `key`."""
-        row = self._connection.execute("SELECT settings FROM recipes WHERE key = ?", (key,))
-        return dict(json.loads(row.fetchone()["settings"]))
+        """The settings kept under `key`.
+
+        Raises:
+            InputError: they are damaged or missing.
+        """
+        rows = self._connection.execute("SELECT settings FROM recipes WHERE key = ?", (key,))
+        return self._settings(rows.fetchone())
 
     def newest_recipe(self) -> dict[str, Any] | None:
         """The settings that the pair built last was built with; None before the first."""
@@ -139,13 +212,17 @@ class Manifest:
             "SELECT settings FROM recipes JOIN records ON key = recipe WHERE status = 'built' "
             "ORDER BY id DESC LIMIT 1"
         ).fetchone()
-        return row and dict(json.loads(row["settings"]))
+        return row and self._settings(row)
+
+    def _settings(self, row: sqlite3.Row) -> dict[str, Any]:
+        with damage_told(self.folder, "a recipe"):
+            return _SETTINGS.validate_json(row["settings"])
 
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""
         values = asdict(record)
         values["stem"] = printable(record.stem)  # of a pair rejected for its name
-        for name in ("sources", "placement", "outputs", "seconds", "quality"):
+        for name in _JSON:
             values[name] = json.dumps(values[name])
         values["made"] = datetime.now(UTC).isoformat(timespec="seconds")
         columns = ", ".join(values)
@@ -170,46 +247,38 @@ class Manifest:
         return row and _record(row, Inside(self.folder))
 
 
+@contextmanager
+def damage_told(folder: Path, what: str) -> Iterator[None]:
+    """What goes wrong in here is that `what`, of the manifest in `folder`, is damaged."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{first['loc']}: {first['msg']}" if first else f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{folder / NAME}: {what} is damaged ({reason})",
+            expected="a manifest as hqsod build writes it",
+            fix="build the data set again",
+        ) from error
+
+
 def _record(row: sqlite3.Row, inside: Inside) -> Record:
-    """The record in a row, fit to be used: a data set may come from a stranger.
+    """The record in a row, fit to be used.
 
     Raises:
         InputError: the row is damaged, or a name in it leads out of the data set.
     """
-    try:
-        record = _parse(row)
+    with damage_told(inside.folder, f"row {row['id']}"):
+        record = _RECORD.validate_python(
+            dict(row) | {name: json.loads(row[name]) for name in _JSON}
+        )
         for name in (record.stem, *record.outputs):
             inside.require_name(name)
         for file in record.outputs.values():
             inside.require_path(file.path)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{inside.folder / NAME}: row {row['id']} is damaged ({type(error).__name__}: {error})",
-            expected="a manifest as hqsod build writes it",
-            fix="build the data set again",
-        ) from error
+        if record.status == "built":
+            _ = record.outputs[IMAGES], record.outputs[MASKS]
     return record
-
-
-def _parse(row: sqlite3.Row) -> Record:
-    placement = json.loads(row["placement"])
-    return Record(
-        stem=row["stem"],
-        status=row["status"],
-        recipe=row["recipe"],
-        sources={name: File(**file) for name, file in json.loads(row["sources"]).items()},
-        placement=placement and _placement(**placement),
-        outputs={name: File(**file) for name, file in json.loads(row["outputs"]).items()},
-        seconds=json.loads(row["seconds"]),
-        quality=json.loads(row["quality"]),
-        score=row["score"],
-        flagged=bool(row["flagged"]),
-        notes=row["notes"],
-    )
-
-
-def _placement(canvas: list[int], top: int, left: int, size: list[int]) -> Placement:
-    return Placement((canvas[0], canvas[1]), top, left, (size[0], size[1]))
 
 
 @contextmanager

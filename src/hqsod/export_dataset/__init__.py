@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import split
+from hqsod.dataset.lock import sole_run
 from hqsod.errors import OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
 from hqsod.export_dataset.formats import FORMATS, TRAIN, VALIDATION, Format
@@ -70,13 +72,22 @@ def export_dataset(
     Raises:
         SettingsError: no such format, or a package for it is missing.
         InputError: there is no manifest, or nothing to export.
-        OutputError: the folder cannot be written to, or holds something else.
+        OutputError: the folder cannot be written to or holds something else, or another job is at
+            work on the data set.
     """
     if form not in FORMATS:
         raise SettingsError(f"--format {form}", expected=", ".join(FORMATS))
     if folder is None:
         folder = dest / "exports" / form
         _require_no_links(dest, f"exports/{form}")
+    # Nothing changes in a data set that cannot be written to, and it has no place for a lock.
+    with sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
+        return _export(dest, form, folder, pairs_in_shard, validation)
+
+
+def _export(
+    dest: Path, form: str, folder: Path, pairs_in_shard: int, validation: float
+) -> Exported:
     finished = _open_state(folder, form)
     items = find_items(dest)
     splits = _split(items.found, validation)

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from hqsod.dataset.decisions import LATER, SCHEMA, digest_of
-from hqsod.dataset.manifest import File, connect
+from hqsod.dataset.decisions import LATER, digest_of
+from hqsod.dataset.manifest import SCHEMA, File, connect
 
 State = Literal["all", "flagged", "left", "undecided", "later", "decided"]
 
@@ -114,7 +114,8 @@ class Listing:
     def figures(self) -> list[str]:
         """Names of the quality figures that the pairs have."""
         row = self._connection.execute(
-            "SELECT quality FROM latest WHERE status = 'built' AND quality != '{}' LIMIT 1"
+            "SELECT quality FROM latest WHERE status = 'built' AND quality != '{}' "
+            "AND json_valid(quality) AND json_type(quality) = 'object' LIMIT 1"
         ).fetchone()
         return list(json.loads(row["quality"])) if row else []
 
