@@ -305,6 +305,20 @@ def test_a_killed_run_goes_on(tmp_path: Path, kept: Path) -> None:
     assert len(scores["per_image"]) == 700
 
 
+def test_twice_from_scratch_gives_the_same_bytes(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, truths = make_set(tmp_path, 5, size=(61, 83))
+    written = []
+    for number, workers in enumerate((1, 2)):
+        out = tmp_path / f"{number}.json"
+        settings = ["--workers", workers, "--json", out]
+        assert run(monkeypatch, "--pred", predictions, "--gt", truths, *settings) == 0
+        written.append(out.read_bytes())
+        shutil.rmtree(kept.parent)
+    assert written[0] == written[1]
+
+
 def rows(kept: Path) -> int:
     try:
         with sqlite3.connect(kept, timeout=30) as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -169,6 +170,46 @@ def test_a_dead_worker_costs_its_batch_and_nothing_else(tmp_path: Path, ray_here
     assert (starts.count("60"), starts.count(str(Watched.deadly))) == (8 + 1, MOST_STARTS)
     build([pair for pair in pairs if pair.stem != "deadly"], tmp_path / "local", load())
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_no_process_of_rays(tmp_path: Path):
+    pytest.importorskip("ray", reason="ray is not installed")
+    for number in range(200):
+        write_pair(tmp_path / "source", f"{number}", width=60)
+    command = ["build", str(tmp_path / "source"), str(tmp_path / "dest"), *FILTERS]
+    command += ["--canvas", "256", "--engine", "ray", "--cores", "1"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen([sys.executable, "-m", "hqsod", *command], stdout=log, stderr=log) as job,
+    ):
+        while not list(tmp_path.glob("dest/images/*.png")):
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        started = descendants(job.pid)
+        names = {(Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in started}
+        job.send_signal(signal.SIGKILL)
+    assert any(b"raylet" in name for name in names)
+    assert any(b"ray::" in name for name in names)  # its workers
+    until = time.monotonic() + 60  # seconds; a few of a machine that is not busy
+    while left := [pid for pid in started if state(pid) not in "ZX"]:
+        assert time.monotonic() < until, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    text = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    children = [int(child) for child in text.split()]
+    return [*children, *(one for child in children for one in descendants(child))]
+
+
+def state(pid: int) -> str:
+    """The letter that Linux gives a process's state; X for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "X"
 
 
 @pytest.mark.slow
