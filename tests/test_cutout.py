@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from hqsod.cutout import OPACITY, cut_out, overlay
+from hqsod.cutout import OPACITY, CutOut, Shaping, cut_out, overlay, shape
+from hqsod.errors import InputError, SettingsError
+from hqsod.images import encode
+from hqsod.matting import matte
 from tests.conftest import random_picture
 from tests.golden import inputs
 
@@ -106,3 +112,138 @@ def test_an_overlay_leaves_the_background_alone():
     shown = overlay(image, levels)
     np.testing.assert_array_equal(shown[levels == 0], image[levels == 0])
     assert (shown[levels > 0] != image[levels > 0]).any(1).all()
+
+
+# ---- settings
+
+
+def levels_of(*parts: tuple[int, int, int, int, int]) -> np.ndarray:
+    """A map of 60 x 80 with rectangles: top, left, height, width and level of each."""
+    levels = np.zeros((60, 80), np.uint8)
+    for top, left, height, width, level in parts:
+        levels[top : top + height, left : left + width] = level
+    return levels
+
+
+def test_a_threshold_leaves_nothing_between():
+    levels = np.arange(256, dtype=np.uint8)[None].repeat(2, 0)
+    shaped = shape(levels, Shaping(threshold=0.5))
+    np.testing.assert_array_equal(shaped, np.where(levels > 127, 255, 0))
+    np.testing.assert_array_equal(shape(levels, Shaping()), levels)
+    assert set(np.unique(cut_out(photograph("chelsea", (2, 256)), levels)[..., 3])) > {0, 255}
+
+
+def test_islands_are_dropped_by_their_share_of_the_largest_part():
+    large, corner = (10, 10, 20, 20, 250), (30, 30, 2, 2, 90)  # which touches the large one
+    half, small, faint = (40, 50, 10, 20, 255), (2, 70, 3, 3, 255), (50, 2, 2, 2, 20)
+    levels = levels_of(large, corner, half, small, faint)
+
+    def kept(share: float) -> np.ndarray:
+        return shape(levels, Shaping(drop_islands=share))
+
+    np.testing.assert_array_equal(kept(0), levels)
+    np.testing.assert_array_equal(kept(0.1), levels_of(large, corner, half, faint))
+    np.testing.assert_array_equal(kept(0.6), levels_of(large, corner, faint))
+    assert not shape(np.zeros((5, 5), np.uint8), Shaping(drop_islands=0.5)).any()
+
+
+def test_a_crop_is_the_object_and_a_margin_within_the_image():
+    image, levels = photograph("chelsea", (60, 80)), levels_of((20, 5, 10, 30, 255))
+    whole = cut_out(image, levels)
+    np.testing.assert_array_equal(cut_out(image, levels, CutOut(crop=0)), whole[20:30, 5:35])
+    np.testing.assert_array_equal(cut_out(image, levels, CutOut(crop=8)), whole[12:38, 0:43])
+    assert cut_out(image, np.zeros_like(levels), CutOut(crop=8)).shape == whole.shape
+
+
+@pytest.mark.parametrize("background", ["red", "#f00", "#FF0000"])
+def test_a_colour_lies_behind_the_object(background: str):
+    image = np.full((60, 80, 3), 100, np.uint8)
+    levels = levels_of((20, 5, 10, 30, 255), (40, 40, 5, 5, 128))
+    laid = cut_out(image, levels, CutOut(background=background))
+    assert (laid[0, 0] == (255, 0, 0)).all()
+    assert (laid[25, 10] == 100).all()
+    half = OPACITY[128] / 255
+    np.testing.assert_allclose(
+        laid[42, 42], half * 100 + (1 - half) * np.array([255, 0, 0]), atol=1
+    )
+
+
+def test_an_image_behind_the_object_covers_it_all_undistorted(tmp_path: Path):
+    behind = np.zeros((20, 100, 3), np.uint8)
+    behind[:, 40:60] = 200  # a square in the middle
+    Image.fromarray(behind).save(tmp_path / "behind.png")
+    levels = levels_of((20, 30, 10, 10, 255))
+    image = photograph("chelsea", (60, 80))
+    for given in (behind, Image.fromarray(behind), tmp_path / "behind.png"):
+        laid = cut_out(image, levels, CutOut(background=given))
+        assert laid.shape == (60, 80, 3)
+        np.testing.assert_array_equal(laid[levels == 255], image[levels == 255])
+        bright = laid[5].max(1) > 100  # enlarged three times, cut at the left and right
+        assert list(np.flatnonzero(bright)) == list(range(10, 70))
+    cropped = cut_out(image, levels, CutOut(background=behind, crop=0))
+    assert (cropped[:, :, 0] == image[20:30, 30:40, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"threshold": 1}, "threshold 1; expected from 0"),
+        ({"threshold": float("nan")}, "threshold nan"),
+        ({"drop_islands": -0.1}, "drop_islands -0.1"),
+        ({"crop": -1}, "crop -1; expected 0 pixels or more"),
+        ({"format": "gif"}, "format gif; expected one of png, webp, jpg"),
+        ({"format": "jpg"}, "expected a background"),
+        ({"background": "whit"}, "expected a colour such as white"),
+        ({"background": "#12345678"}, "expected a colour such as white"),
+        ({"background": "photo.jpg"}, "as a Path"),
+    ],
+)
+def test_bad_settings_are_refused_in_a_sentence(settings: dict, said: str):
+    with pytest.raises(SettingsError, match=said):
+        CutOut(**settings)
+
+
+def test_a_background_that_cannot_be_read_is_refused_before_work_begins(tmp_path: Path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"bad\.jpg"):
+        CutOut(background=tmp_path / "bad.jpg")
+
+
+@pytest.mark.parametrize(("ending", "name"), [("png", "PNG"), ("webp", "WEBP"), ("jpg", "JPEG")])
+def test_files_are_of_the_format_asked_for(ending: str, name: str):
+    cut = cut_out(photograph("chelsea", (60, 80)), levels_of((20, 5, 10, 30, 255)))
+    array = cut[..., :3] if ending == "jpg" else cut
+    file = Image.open(io.BytesIO(encode(array, ending)))
+    assert (file.format, file.size) == (name, (80, 60))
+    seen = cut[..., 3] > 0
+    read = np.asarray(file.convert("RGB"), int)
+    np.testing.assert_allclose(read[seen], cut[seen][:, :3], atol=60)
+    if ending == "webp":
+        np.testing.assert_array_equal(np.asarray(file)[..., 3], cut[..., 3])
+
+
+def test_what_a_format_cannot_hold_is_refused():
+    wide = np.zeros((1, 16_384, 4), np.uint8)
+    with pytest.raises(InputError, match="at most 16,383 a side; ask for png"):
+        encode(wide, "webp")
+    assert encode(wide[:, 1:], "webp")
+
+
+def test_matting_finds_hairs_that_a_map_has_lost():
+    pytest.importorskip("pymatting", reason="the extra matting is not installed")
+    size = (100, 150)
+    share = hairy(size, 0.6)
+    image = mixture(np.full((*size, 3), 210.0), np.full((*size, 3), 30.0), share)
+    coarse = saliency_for(cv2.GaussianBlur(share, (0, 0), 4))
+
+    def error(settings: CutOut) -> float:
+        return float(np.abs(cut_out(image, coarse, settings)[..., 3] / 255 - share).mean())
+
+    assert error(CutOut(matting=True)) < 0.5 * error(CutOut())
+
+
+@pytest.mark.parametrize("levels", [np.zeros((30, 40)), np.full((30, 40), 255), np.ones((2, 1))])
+def test_matting_leaves_alone_what_has_no_edge(levels: np.ndarray):
+    levels = levels.astype(np.uint8)
+    image = random_picture((*levels.shape, 3))
+    np.testing.assert_array_equal(matte(image, levels), levels)

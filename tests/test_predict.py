@@ -30,6 +30,7 @@ from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_map, read_mask
 from hqsod.inference.onnx_network import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
+from hqsod.inference.scaling import prepare
 from hqsod.inference.torch_network import TorchNetwork, load_weights
 from hqsod.predict import Predictor
 from tests.conftest import random_picture, save
@@ -315,6 +316,69 @@ def test_onnx_runtime_takes_the_threads_there_are_and_does_not_spin():
     options = open_session(find_weights(DEFAULT).with_suffix(".onnx")).get_session_options()
     assert options.intra_op_num_threads == machine.threads()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_python_cuts_out_what_the_command_does(predictor: Predictor, tiny: Path, folder: Path):
+    settings = hqsod.CutOut(background="white", crop=5, threshold=0.4, drop_islands=0.2)
+    path = folder / "coffee.jpg"
+    cut = predictor.cut_out(path, settings)
+    assert (cut.mode, predictor.cut_out(path).mode) == ("RGB", "RGBA")
+    assert cut.size != Image.open(path).size
+    for same in (path.read_bytes(), Image.open(path), np.asarray(Image.open(path))):
+        assert predictor.cut_out(same, settings) == cut
+    options = ["--background", "white", "--crop", 5, "--threshold", 0.4, "--drop-islands", 0.2]
+    network = ("--weights", tiny, "--precision", "float32")
+    code, said = run(folder, "--out", folder / "out", *options, *network)
+    assert (code, "2 made" in said) == (0, True)
+    written = Image.open(folder / "out" / "cutouts" / "coffee.png")
+    np.testing.assert_array_equal(np.asarray(written), np.asarray(cut))
+    assert set(np.unique(read_map(folder / "out" / "coffee.png"))) == {0, 255}
+
+
+def test_without_a_predictor_the_light_network_cuts_out():
+    photo = inputs.photo("chelsea")
+    assert hqsod.cut_out(photo) == Predictor().cut_out(photo)
+
+
+@pytest.mark.parametrize(("ending", "form"), [("jpg", "JPEG"), ("webp", "WEBP")])
+def test_cut_outs_come_in_the_format_asked_for(
+    tiny: Path, folder: Path, tmp_path: Path, ending: str, form: str
+):
+    beach = save(tmp_path / "beach.png", random_picture((30, 30, 3)))
+    options = ("--background", beach, "--format", ending, "--weights", tiny)
+    for made in ("2 made, 0 kept", "0 made, 2 kept"):
+        code, said = run(folder, "--out", tmp_path / "out", *options)
+        assert (code, made in said) == (0, True)
+    files = sorted((tmp_path / "out" / "cutouts").iterdir())
+    assert [file.name for file in files] == [f"chelsea.{ending}", f"coffee.{ending}"]
+    assert {Image.open(file).format for file in files} == {form}
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--crop", "-3"], "crop -3"),
+        (["--format", "jpg"], "expected a background"),
+        (["--background", "whit"], "--background whit; expected a colour"),
+        (["--background", "white", "--overlay"], "one result"),
+    ],
+)
+def test_bad_settings_are_refused_before_work_begins(options: list[str], said: str):
+    assert said in str(CliRunner().invoke(app, ["predict", "-", *options]).exception)
+
+
+def test_refining_draws_the_edge_of_maps_and_cut_outs_anew(folder: Path, tmp_path: Path):
+    path, out = folder / "coffee.jpg", tmp_path / "out"
+    assert run(path, "--out", out, "--refine", "--cutout", "--precision", "float32")[0] == 0
+    light = Predictor(precision="float32")
+    image = np.asarray(Image.open(path))
+    coarse = light.maps([prepare(image, light.size)])[0]
+    wanted = (light.refine(image, coarse) * 255).round()
+    np.testing.assert_array_equal(read_map(out / "coffee.png"), wanted)
+    cut = light.cut_out(path, hqsod.CutOut(refine=True))
+    assert Image.open(out / "cutouts" / "coffee.png").tobytes() == cut.tobytes()
+    assert cut.tobytes() != light.cut_out(path).tobytes()
 
 
 def test_empty_maps_are_said_and_counted(tiny: Path, tmp_path: Path):

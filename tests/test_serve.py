@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from hqsod import cli
+from hqsod import cli, extras
+from hqsod.cutout import CutOut, Shaping
 from hqsod.decoding import FORMATS
 from hqsod.errors import InputError, WeightsError
 from hqsod.inference.saliency import SaliencyNetwork, load_network
@@ -43,7 +45,8 @@ for package in ("fastapi", "prometheus_client"):
 from prometheus_client.parser import text_string_to_metric_families as parse  # noqa: E402
 
 from hqsod.serve.app import create_service  # noqa: E402
-from hqsod.serve.forms import file_in  # noqa: E402
+from hqsod.serve.asked import CutOutAsked, MapAsked  # noqa: E402
+from hqsod.serve.forms import files_in  # noqa: E402
 from hqsod.serve.service import Limits  # noqa: E402
 from hqsod.server import connections, guard  # noqa: E402
 from tests.test_server import answers_as_described  # noqa: E402
@@ -190,6 +193,64 @@ def test_the_answer_is_what_predict_makes(
     np.testing.assert_array_equal(decoded(png), decoded(wanted))
 
 
+@pytest.mark.parametrize(
+    ("asked", "settings", "form"),
+    [
+        ("background=white&crop=5", CutOut(background="white", crop=5), "PNG"),
+        ("background=%23102030&format=jpg", CutOut(background="#102030", format="jpg"), "JPEG"),
+        ("format=webp&threshold=0.4", CutOut(format="webp", threshold=0.4), "WEBP"),
+        ("drop_islands=0.5", CutOut(drop_islands=0.5), "PNG"),
+    ],
+)
+def test_settings_are_those_of_predict(
+    service: Client, network: SaliencyNetwork, asked: str, settings: CutOut, form: str
+) -> None:
+    status, headers, data = service.post(f"/cutout?{asked}", photo())
+    assert (status, headers["content-type"]) == (200, f"image/{form.lower()}")
+    assert Image.open(io.BytesIO(data)).format == form
+    assert data == predict_one(io.BytesIO(photo()), Watched(network), "cutouts", settings)
+
+
+def test_a_map_has_its_settings_too(service: Client) -> None:
+    status, _, png = service.post("/saliency?threshold=0.4", photo())
+    assert (status, set(np.unique(decoded(png)))) == (200, {0, 255})
+    assert service.refused(photo(), "/saliency?crop=3")[0] == 422
+
+
+def test_the_service_asks_for_what_the_library_has() -> None:
+    for asked, ours in ((MapAsked, Shaping), (CutOutAsked, CutOut)):
+        assert set(asked.model_fields) == {field.name for field in fields(ours)}
+        assert ours(**asked().model_dump()) == ours()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("size=640", "size: there is no such parameter"),
+        ("crop=-1", "crop: Input should be greater than or equal to 0"),
+        ("crop=1.5", "crop: Input should be a valid integer"),
+        ("threshold=1", "threshold: Input should be less than 1"),
+        ("drop_islands=nan", "drop_islands: "),
+        ("format=gif", "format: Input should be 'png', 'webp' or 'jpg'"),
+        ("format=jpg", "format jpg, which has no transparency; expected a background"),
+        ("background=photo.jpg", "background: not a colour; expected one such as white"),
+        ("background=/etc/hostname", "background: not a colour"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(service: Client, asked: str, said: str) -> None:
+    status, reason = service.refused(photo(), f"/cutout?{asked}")
+    assert (status, said in reason) == (422, True), reason
+
+
+@pytest.mark.parametrize(("name", "extra"), [("refine", "torch"), ("matting", "matting")])
+def test_what_is_not_installed_is_refused_in_a_line(
+    service: Client, monkeypatch: pytest.MonkeyPatch, name: str, extra: str
+) -> None:
+    monkeypatch.setattr(extras, "_is_there", lambda package: False)
+    status, reason = service.refused(photo(), f"/cutout?{name}=true")
+    assert (status, f"pip install 'hqsod[{extra}]'" in reason) == (422, True), reason
+
+
 def test_health_names_the_weights(service: Client, tiny: Path) -> None:
     status, _, answer = service.get("/health")
     assert status == 200
@@ -233,7 +294,23 @@ def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) ->
         for name in ("picture", "result"):
             page.wait_for_function(f"document.getElementById('{name}').naturalWidth == 451")
         assert page.get_attribute("#save", "download") == "cat.png"
-        assert "/cutout" in page.inner_text("#command")
+        assert page.inner_text("#command").endswith("/cutout' > result")
+        Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+        page.set_input_files("fieldset[name='/cutout'] [data-file]", tmp_path / "green.png")
+        page.select_option("[data-parameter=format]", "jpg")
+        page.fill("fieldset[name='/cutout'] [data-parameter=threshold]", "0.9")
+        page.press("fieldset[name='/cutout'] [data-parameter=threshold]", "Enter")
+        page.wait_for_function("document.getElementById('save').download == 'cat.jpg'")
+        said = page.inner_text("#command")
+        assert "-F background=@background.jpg" in said
+        assert "/cutout?threshold=0.9&format=jpg" in said
+        page.check("input[value='/saliency']")
+        assert not page.is_visible("[data-parameter=format]")
+        page.wait_for_function("document.getElementById('save').download == 'cat.png'")
+        page.fill("fieldset[name='/saliency'] [data-parameter=threshold]", "7")
+        page.press("fieldset[name='/saliency'] [data-parameter=threshold]", "Enter")
+        page.wait_for_selector("#said.bad")
+        assert "less than 1" in page.inner_text("#said")
         browser.close()
     assert not faults
 
@@ -364,11 +441,6 @@ def test_bodies_that_are_arriving_are_bounded_together(network: SaliencyNetwork)
         assert client.refused(bytes(100_000))[0] == 422
 
 
-def test_parameters_are_refused_not_passed_over(service: Client) -> None:
-    status, said = service.refused(photo(), "/cutout?size=640")
-    assert (status, said) == (422, "size: there is no such parameter, nor any other")
-
-
 def form(*fields: tuple[str, bytes]) -> tuple[bytes, str]:
     """A form's body and its Content-Type."""
     parts = [
@@ -391,17 +463,45 @@ def test_a_form_with_a_file_is_the_file(service: Client) -> None:
     )
 
 
+BACKGROUND = 'name="background"; filename="file.png"'
+
+
+def test_a_form_may_have_an_image_for_the_background(
+    service: Client, network: SaliencyNetwork
+) -> None:
+    behind = random_picture((20, 30, 3))
+    wanted = predict_one(
+        io.BytesIO(photo()), Watched(network), "cutouts", CutOut(background=behind)
+    )
+    named_alike = ('name="file"; filename="background"', photo())
+    for parts in (
+        [(FILE, photo()), (BACKGROUND, encoded("PNG", behind))],
+        [(BACKGROUND, encoded("PNG", behind)), named_alike],
+    ):
+        body, kind = form(*parts)
+        status, _, png = service.post("/cutout", body, **{"Content-Type": kind})
+        assert (status, png) == (200, wanted)
+    status, said = service.refused(body, **{"Content-Type": kind})
+    assert (status, "a background for a map" in said) == (422, True)
+    large = encoded("PNG", np.zeros((1001, 1000, 3), np.uint8))
+    body, kind = form((FILE, photo()), (BACKGROUND, large))
+    status, said = service.refused(body, "/cutout", **{"Content-Type": kind})
+    assert (status, "1000 x 1001 pixels" in said) == (422, True)
+
+
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("parts", "reason"),
     [
         ([], "a form of 0 fields"),
-        ([('name="size"', b"640")], "a form without a file"),
-        ([(FILE, photo()), ('name="size"', b"640")], "a form of 2 fields"),
+        ([('name="size"', b"640")], "a field that is no file"),
+        ([(FILE, photo()), ('name="size"', b"640")], "a field that is no file"),
+        ([(FILE, photo()), (FILE, photo())], "a form of 2 fields"),
+        ([(BACKGROUND, photo())], "a form of 1 fields"),
         ([(FILE, b"")], "an empty body"),
     ],
 )
-def test_other_forms_are_refused(service: Client, fields: list, reason: str) -> None:
-    body, kind = form(*fields)
+def test_other_forms_are_refused(service: Client, parts: list, reason: str) -> None:
+    body, kind = form(*parts)
     status, said = service.refused(body, **{"Content-Type": kind})
     assert (status, reason in said) == (422, True), said
 
@@ -410,7 +510,7 @@ def test_other_forms_are_refused(service: Client, fields: list, reason: str) -> 
 def test_no_form_raises_anything_but_an_input_error(data: bytes, boundary: str) -> None:
     for kind in ("multipart/form-data", f"multipart/form-data; boundary={boundary}"):
         with suppress(InputError):
-            file_in(data, kind)
+            files_in(data, kind)
 
 
 @st.composite

@@ -84,6 +84,8 @@ def test_these_need_none(modules: str):
         (["weights", "convert", "a.pth", "b.safetensors"], "torch"),
         (["predict", "a.jpg", "--out", "out", "--precision", "bf16"], "torch"),
         (["predict", "a.jpg", "--out", "out", "--weights", "own.pth"], "torch"),
+        (["predict", "a.jpg", "--out", "out", "--refine"], "torch"),
+        (["predict", "a.jpg", "--out", "out", "--matting"], "matting"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )

@@ -7,16 +7,17 @@ cut objects out, score any method, and let a person judge the doubtful masks.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hqsod.predict import Predictor
+    from hqsod.cutout import CutOut
+    from hqsod.predict import Predictor, cut_out
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__"]
+__all__ = ["CutOut", "Predictor", "__version__", "cut_out"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Predictor`, imported when it is asked for: much here does without what it needs."""
-    if name == "Predictor":
-        from hqsod.predict import Predictor
+    """What prediction offers, imported when it is asked for: much here does without it."""
+    if name in __all__:
+        from hqsod import predict
 
-        return Predictor
+        return getattr(predict, name)
     raise AttributeError(f"module 'hqsod' has no attribute {name!r}")

@@ -1,130 +1,181 @@
-"""Cutting objects out along a saliency map, and showing the map on its image.
-
-At its edge an object is mixed with what lies behind it. Cut out with those colours it has a rim, so
-the object's own colours are estimated, from coarse to fine: Germer et al., "Fast Multi-Level
-Foreground Estimation", ICPR 2020, with the box filters of Forte, "Approximate Fast Foreground
-Colour Estimation", ICIP 2021, in place of its walk from pixel to pixel. Differs from both: the
-pyramid ends at a quarter of the size, for both colours change slowly beside the mixture, which is
-solved at full size, where there is one. As close to the truth as the first (docs/decisions).
-"""
+"""Cutting objects out along a saliency map, and showing the map on its image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from PIL import Image, ImageColor, ImageOps
 
-from hqsod.images import Array
-
-Floats = npt.NDArray[np.float32]
+from hqsod import extras
+from hqsod.errors import SettingsError
+from hqsod.foreground import own_colours
+from hqsod.images import FORMATS, AnyImage, Array, pixels
+from hqsod.matting import matte
 
 MARGIN = 32  # pixels around the object whose colours are looked at too
-REDUCTION = 4  # of the finest level on which colours are spread
-BOX = (3, 3)  # pixels, from which colours spread in a turn
-TURNS = 2  # of spreading and correcting on a level
-SMALL, SMALL_TURNS = 32, 10  # longest side of the levels that have more, which cost nothing
+MATTING_MARGIN = 8  # the same for matting, in parts of the longer side
 # Opacity of each level of a saliency map: none below a tenth, all above nine tenths. A network is
 # seldom quite sure, and what it leaves at 3 % is seen as a haze around the object.
 OPACITY = (np.linspace(-1 / 8, 9 / 8, 256).clip(0, 1) * 255).round().astype(np.uint8)
 TINT = (220, 0, 255)  # a colour that few objects have
 
 
-def cut_out(image: Array, saliency: Array) -> Array:
+@dataclass(frozen=True)
+class Shaping:
+    """What is done to a saliency map before anything is drawn of it, in this order.
+
+    Attributes:
+        refine: whether hqsod's refiner draws its edge anew at the image's own size.
+        threshold: where the map is above, from 0 to 1, it becomes 1, elsewhere 0; None for neither.
+        drop_islands: parts with less than this share of the largest part's area become 0; None for
+            none. Parts that touch at a corner are one.
+
+    Raises:
+        SettingsError: a value out of range; `refine` without PyTorch.
+        InputError: see `CutOut`.
+    """
+
+    refine: bool = False
+    threshold: float | None = None
+    drop_islands: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.refine:
+            extras.require("torch", "refine")
+        for name in ("threshold", "drop_islands"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise SettingsError(f"{name} {value}", expected="from 0 to less than 1")
+
+
+@dataclass(frozen=True)
+class CutOut(Shaping):
+    """How an object is cut out.
+
+    Attributes:
+        matting: whether closed-form matting decides how opaque the edge is, hair by hair.
+        crop: pixels around the object that are kept, as far as there are any; None for the whole
+            image.
+        background: a colour by its name in CSS or as #rrggbb, or an image of any kind but a `str`,
+            which covers the whole and is cut at its sides; None for transparency.
+        format: of the file, by its ending, of `hqsod.images.FORMATS`: png, webp or jpg.
+
+    Raises:
+        SettingsError: a value out of range; jpg without a background; `matting` without PyMatting.
+        InputError: a background that cannot be read.
+    """
+
+    matting: bool = False
+    crop: int | None = None
+    background: AnyImage | None = None
+    format: str = "png"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.matting:
+            extras.require("matting", "matting")
+        if self.crop is not None and self.crop < 0:
+            raise SettingsError(f"crop {self.crop}", expected="0 pixels or more")
+        if self.format not in FORMATS:
+            raise SettingsError(f"format {self.format}", expected=f"one of {', '.join(FORMATS)}")
+        if self.format == "jpg" and self.background is None:
+            raise SettingsError(
+                "format jpg, which has no transparency", expected="a background, or png or webp"
+            )
+        _ = self.ground  # read now, before any work begins
+
+    @cached_property
+    def ground(self) -> Array | None:
+        """What is behind the object: uint8, (3,) of one colour or (H, W, 3) of any size."""
+        if self.background is None:
+            return None
+        if not isinstance(self.background, str):
+            return pixels(self.background)
+        if (colour := read_colour(self.background)) is None:
+            raise SettingsError(
+                f"background {self.background!r}",
+                expected="a colour such as white or #ffcc00, or an image",
+                fix="give the name of a file as a Path",
+            )
+        return colour
+
+
+PLAIN = CutOut()
+
+
+def read_colour(text: str) -> Array | None:
+    """(3,) uint8 RGB of a colour's name or #rrggbb; None for any other text."""
+    try:
+        levels = ImageColor.getrgb(text)
+    except ValueError:
+        return None
+    return np.array(levels, np.uint8) if len(levels) == 3 else None
+
+
+def shape(saliency: Array, settings: Shaping) -> Array:
+    """A map with its threshold and its islands seen to, (H, W) uint8, of one refined already."""
+    if settings.threshold is not None:
+        saliency = np.where(saliency > settings.threshold * 255, np.uint8(255), np.uint8(0))
+    if settings.drop_islands is not None:
+        saliency = _without_islands(saliency, settings.drop_islands)
+    return saliency
+
+
+def _without_islands(saliency: Array, share: float) -> Array:
+    seen = (OPACITY[saliency] > 0).astype(np.uint8)
+    _, parts, figures, _ = cv2.connectedComponentsWithStats(seen)
+    areas = figures[:, cv2.CC_STAT_AREA]
+    kept = areas >= share * areas[1:].max(initial=0)
+    kept[0] = True  # what is no part; nothing of it is seen
+    return np.where(kept[parts], saliency, np.uint8(0))
+
+
+def cut_out(image: Array, saliency: Array, settings: CutOut = PLAIN) -> Array:
     """An object with its saliency as its opacity and its own colours at the edges.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        saliency: (H, W) uint8.
+        saliency: (H, W) uint8, refined already where that is asked for.
+        settings: see there. An image in which nothing is seen is not cropped.
 
     Returns:
-        (H, W, 4) uint8 RGBA; opacity is `OPACITY` of the map; black where it is transparent.
+        (h, w, 4) uint8 RGBA, black where it is transparent; (h, w, 3) RGB with a background.
+        Opacity is `OPACITY` of the map, or what matting makes of that.
     """
-    opacity = OPACITY[saliency]
+    opacity = OPACITY[shape(saliency, settings)]
     result = np.zeros((*opacity.shape, 4), np.uint8)
-    window = _around(opacity)
-    alpha = opacity[window]
-    result[window] = np.dstack([_own_colours(image[window], alpha), alpha])
+    margin = max(opacity.shape) // MATTING_MARGIN if settings.matting else 0
+    window = _around(opacity, max(margin, MARGIN))
+    alpha = matte(image[window], opacity[window]) if settings.matting else opacity[window]
+    opacity[window] = alpha
+    result[window] = np.dstack([own_colours(image[window], alpha), alpha])
     result[opacity == 0] = 0
-    return result
+    if settings.crop is not None and opacity.any():
+        result = result[_around(opacity, settings.crop)]
+    return result if settings.ground is None else _lay_on(settings.ground, result)
 
 
-def _own_colours(image: Array, opacity: Array) -> Array:
-    """The image, (H, W, 3), with the object's colours where it is mixed with what lies behind."""
-    mixed = np.nonzero((opacity > 0) & (opacity < 255))
-    result = image.copy()
-    if mixed[0].size:
-        size = opacity.shape[::-1]
-        object_, behind = (_resize(colours, size)[mixed] for colours in _spread(image, opacity))
-        share = _share(opacity)[mixed]
-        result[mixed] = _correct(_floats(image[mixed]), share, object_, behind)[0].round()
-    return result
-
-
-def _spread(image: Array, opacity: Array) -> tuple[Floats, Floats]:
-    """Colours of the object and of what lies behind it, everywhere, at the reduced size.
-
-    What a level does not tell, because there the one hides the other, comes from around it and
-    from the coarser levels.
-    """
-    levels = _pyramid(image, opacity)
-    object_ = behind = levels[-1][0]
-    for colours, share in reversed(levels):
-        size = share.shape[1::-1]
-        object_, behind = _resize(object_, size), _resize(behind, size)
-        for _ in range(SMALL_TURNS if max(size) <= SMALL else TURNS):
-            object_, behind = _floats(cv2.blur(object_, BOX)), _floats(cv2.blur(behind, BOX))
-            object_, behind = _correct(colours, share, object_, behind)
-    return object_, behind
-
-
-def _pyramid(image: Array, opacity: Array) -> list[tuple[Floats, Floats]]:
-    """The image, float32, and the object's share of it, (h, w, 1), by area means, finest first."""
-    colours, share, factor = _floats(image), _share(opacity), REDUCTION
-    levels: list[tuple[Floats, Floats]] = []
-    while not levels or max(share.shape) > 2:
-        size = tuple(-(-side // factor) for side in share.shape[1::-1])
-        colours = _resize(colours, size, cv2.INTER_AREA)
-        share = _resize(share, size, cv2.INTER_AREA).reshape(*size[::-1], 1)
-        levels.append((colours, share))
-        factor = 2
-    return levels
-
-
-def _resize(level: Floats, size: Sequence[int], method: int = cv2.INTER_LINEAR) -> Floats:
-    return _floats(cv2.resize(level, size, interpolation=method))
-
-
-def _share(opacity: Array) -> Floats:
-    """(H, W, 1) from 0 to 1."""
-    return _floats(opacity)[..., None] * np.float32(1 / 255)
-
-
-def _floats(values: npt.NDArray[Any]) -> Floats:
-    return values.astype(np.float32, copy=False)
-
-
-def _correct(
-    colours: Floats, share: Floats, object_: Floats, behind: Floats
-) -> tuple[Floats, Floats]:
-    """Both colours changed as little as makes their mixture that of the image.
-
-    Minimises the sum of both changes' squares: equation 5 of Forte has the object's alone.
-    """
-    rest = 1 - share
-    missing = (colours - share * object_ - rest * behind) / (share * share + rest * rest)
-    return (object_ + share * missing).clip(0, 255), (behind + rest * missing).clip(0, 255)
-
-
-def _around(opacity: Array) -> tuple[slice, slice]:
+def _around(opacity: Array, margin: int) -> tuple[slice, slice]:
     """The rows and columns of what is not transparent, and a margin."""
     left, top, width, height = cv2.boundingRect(opacity)
     return (
-        slice(max(0, top - MARGIN), top + height + MARGIN),
-        slice(max(0, left - MARGIN), left + width + MARGIN),
+        slice(max(0, top - margin), top + height + margin),
+        slice(max(0, left - margin), left + width + margin),
     )
+
+
+def _lay_on(ground: Array, cut: Array) -> Array:
+    """A cut-out, (H, W, 4), on one colour, (3,), or on an image, (h, w, 3), that covers it all."""
+    height, width = cut.shape[:2]
+    if ground.ndim == 3:
+        covering = ImageOps.fit(Image.fromarray(ground), (width, height))
+    else:
+        covering = Image.new("RGB", (width, height), tuple(ground.tolist()))
+    covering.paste(Image.fromarray(cut[..., :3]), mask=Image.fromarray(cut[..., 3]))
+    return np.asarray(covering)
 
 
 def overlay(image: Array, saliency: Array) -> Array:

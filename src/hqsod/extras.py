@@ -10,6 +10,7 @@ from hqsod.errors import SettingsError
 EXTRAS = {
     "torch": ("torch",),
     "train": ("torch", "accelerate", "skimage", "scipy", "tensorboard"),
+    "matting": ("pymatting",),
     "onnx": ("torch", "onnx", "onnxscript"),
 }
 

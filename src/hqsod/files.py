@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import has_magic
 from os.path import realpath  # unlike Path.resolve it takes links that lead in circles
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from hqsod.addresses import write_bytes
 from hqsod.errors import InputError, OutputError
-from hqsod.images import Array, find_images, find_others, write_png
+from hqsod.images import Array, encode, find_images, find_others
 from hqsod.progress import note, progress_bar
 from hqsod.runner import Steps, go_through
 
@@ -45,6 +46,7 @@ class Work(Generic[Item, Result]):
         draw: for each folder of results, the uint8 picture in it, of what was read and what was
             made; runs behind, in threads.
         batch: how many are made at once.
+        formats: for folders whose results are no PNG, the ending of `hqsod.images.FORMATS`.
         beside: files that are read with the pictures; no result may take their place either.
         remark: what the user should know of a result, such as that it is empty; None if nothing.
     """
@@ -54,6 +56,7 @@ class Work(Generic[Item, Result]):
     make: Callable[[Sequence[Item]], Sequence[Result]]
     draw: Mapping[Path, Callable[[Item, Result], Array]]
     batch: int = 1
+    formats: Mapping[Path, str] = field(default_factory=dict)
     beside: Sequence[Path] = ()
     remark: Callable[[Result], str | None] = lambda _: None
 
@@ -116,7 +119,7 @@ def _matches(pattern: Path) -> Iterator[Path]:
 def make_each(
     pictures: Sequence[Path], work: Work[Item, Result], *, overwrite: bool = False
 ) -> Outcome:
-    """Write `FOLDER/STEM.png` for every picture and folder of results.
+    """Write `FOLDER/STEM.png` for every picture and folder of results; formats change the ending.
 
     A picture that fails is named and passed over; a file that is there is kept unless `overwrite`.
     Batches are cut from the whole list, done or not, so that a run that goes on after a kill
@@ -127,7 +130,7 @@ def make_each(
     """
     _require_pictures_kept(pictures, work)
     missing = {
-        path: [file for file in _results(path, work) if overwrite or not file.exists()]
+        path: {f: draw for f, draw in _results(path, work).items() if overwrite or not f.exists()}
         for path in pictures
     }
     batches = [pictures[i : i + work.batch] for i in range(0, len(pictures), work.batch)]
@@ -137,8 +140,8 @@ def make_each(
     remarks: list[str] = []
 
     def write(path: Path, item: Item, result: Result) -> str | None:
-        for file in missing[path]:
-            write_png(file, work.draw[file.parent](item, result))
+        for file, draw in missing[path].items():
+            write_bytes(file, encode(draw(item, result), file.suffix[1:]))
         return work.remark(result)
 
     steps = Steps(work.read, work.make, write, lambda path: bool(missing[path]))
@@ -154,8 +157,12 @@ def make_each(
     return Outcome(count - len(failed), len(pictures) - count, tuple(failed), tuple(remarks))
 
 
-def _results(path: Path, work: Work[Item, Result]) -> list[Path]:
-    return [folder / f"{path.stem}.png" for folder in work.draw]
+def _results(path: Path, work: Work[Item, Result]) -> dict[Path, Callable[[Item, Result], Array]]:
+    """What is written for a picture, and how it is drawn."""
+    return {
+        folder / f"{path.stem}.{work.formats.get(folder, 'png')}": draw
+        for folder, draw in work.draw.items()
+    }
 
 
 def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -> None:

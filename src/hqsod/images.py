@@ -7,8 +7,9 @@ be read without doubt is converted, and a note says how; what cannot be trusted 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from hqsod.errors import InputError
 from hqsod.types import MASK_THRESHOLD, Pair, Placement
 
 Array = npt.NDArray[np.uint8]
+AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
 
 LEVELS = "grey levels from 0 (background) to 255 (object)"
 # Between the channels of a mask in RGB; the four of DUTS have 14 at most, on 0.4 % of the pixels.
@@ -34,6 +36,14 @@ PNG_SETTINGS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
 ]
+# What results can be written as, by the ending of the file: the format's name, and the longest side
+# in pixels that it can hold (a PNG's is more than we read).
+FORMATS: Mapping[str, tuple[str, int]] = {
+    "png": ("PNG", decoding.MAX_SIDE),
+    "webp": ("WEBP", 16_383),
+    "jpg": ("JPEG", 65_500),
+}
+QUALITY = 95  # of WebP and JPEG, as both count it; their artefacts are not seen
 
 
 class Note(NamedTuple):
@@ -133,6 +143,30 @@ def read_image(source: Source, most: int = MAX_PIXELS) -> Array:
         InputError: missing, no image, truncated, or more than `most` pixels.
     """
     return load_image(source, most).pixels
+
+
+def pixels(image: AnyImage) -> Array:
+    """(H, W, 3) uint8 RGB of whatever kind of image.
+
+    Raises:
+        InputError: it cannot be read, or is no image.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return read_image(io.BytesIO(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        if hasattr(image, "read"):
+            return pixels(image.read())  # a pipe cannot be read twice
+        raise InputError(
+            f"an image given as {type(image).__name__}",
+            expected="a path, bytes, an open file, a PIL image or a (H, W, 3) uint8 array",
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"an array of {image.shape} {image.dtype}", expected="(H, W, 3) uint8 RGB")
+    return image
 
 
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
@@ -354,6 +388,27 @@ def encode_png(array: Array) -> bytes:
         swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[array.shape[2]]
         array = cv2.cvtColor(array, swap).astype(np.uint8, copy=False)
     return cv2.imencode(".png", array, PNG_SETTINGS)[1].tobytes()
+
+
+def encode(array: Array, ending: str) -> bytes:
+    """Compress to one of `FORMATS`; JPEG has no transparency.
+
+    Raises:
+        InputError: a side is longer than the format can hold.
+    """
+    if ending == "png":
+        return encode_png(array)
+    name, longest = FORMATS[ending]
+    height, width = array.shape[:2]
+    if max(height, width) > longest:
+        raise InputError(
+            f"{width} x {height} pixels as {name}",
+            expected=f"at most {longest:,} a side",
+            fix="ask for png",
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, name, quality=QUALITY)
+    return buffer.getvalue()
 
 
 def encode_jpeg(array: Array, quality: int = 90) -> bytes:

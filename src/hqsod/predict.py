@@ -6,27 +6,32 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
 
-from hqsod import images
-from hqsod.cutout import cut_out, overlay
-from hqsod.errors import InputError, SettingsError
+from hqsod import cutout, images
+from hqsod.cutout import CutOut, Shaping
+from hqsod.errors import SettingsError
 from hqsod.files import Outcome, Work, make_each
-from hqsod.images import Array
+from hqsod.images import AnyImage, Array, pixels
 from hqsod.inference.saliency import SaliencyNetwork, load_network
 from hqsod.inference.scaling import SIZES, Maps, prepare, restore
 from hqsod.types import MASK_THRESHOLD
 
-AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
+if TYPE_CHECKING:
+    from hqsod.inference.refiner import Refiner
+
+REFINER = "hqsod-refiner-small"  # draws edges anew where that is asked for
 SeveralImages: TypeAlias = list[AnyImage] | tuple[AnyImage, ...]
 # What can be drawn of an image and its map, uint8. All but the maps go to a folder of that name.
-KINDS: Mapping[str, Callable[[Array, Array], Array]] = {
-    "maps": lambda _, saliency: saliency,
-    "cutouts": cut_out,
-    "overlays": overlay,
+KINDS: Mapping[str, Callable[[Array, Array, CutOut], Array]] = {
+    "maps": lambda _, saliency, settings: cutout.shape(saliency, settings),
+    "cutouts": cutout.cut_out,
+    "overlays": lambda image, saliency, settings: cutout.overlay(
+        image, cutout.shape(saliency, settings)
+    ),
 }
 
 
@@ -82,6 +87,18 @@ class Predictor:
             raise SettingsError(f"batch {batch}", expected="1 or more")
         return batch
 
+    @cached_property
+    def refiner(self) -> Refiner:
+        """What draws the maps' edges anew, loaded; it runs in PyTorch."""
+        from hqsod.inference import devices
+        from hqsod.inference.refiner import load_refiner
+
+        device = devices.choose_device(self._device)
+        precision = devices.choose_precision(self._precision, device)
+        refiner = load_refiner(REFINER, device, precision)
+        assert refiner is not None
+        return refiner
+
     @overload
     def __call__(self, given: AnyImage) -> Maps: ...
 
@@ -114,33 +131,40 @@ class Predictor:
             ]
         return maps
 
+    def cut_out(self, image: AnyImage, settings: CutOut = cutout.PLAIN) -> Image.Image:
+        """What is salient, cut out; its `save` writes any format.
+
+            hqsod.Predictor().cut_out("photo.jpg", hqsod.CutOut(crop=20)).save("object.png")
+
+        Args:
+            image: of any kind that calling takes.
+            settings: see there; its format is for the command and the service.
+
+        Returns:
+            RGBA with the object's own colours at its edge, or RGB with a background.
+
+        Raises:
+            InputError, WeightsError, SettingsError: as calling.
+        """
+        read = as_read(pixels(image), self.size)
+        return Image.fromarray(draw("cutouts", read, make(self, [read], settings)[0], settings))
+
     def maps(self, prepared: Sequence[Array]) -> Maps:
         """(B, S, S) float32 maps of prepared images."""
         return self.network(np.stack(prepared))
 
+    def refine(self, image: Array, saliency: Maps) -> Maps:
+        """A map with its edge drawn anew at the size of its image.
 
-def pixels(image: AnyImage) -> Array:
-    """(H, W, 3) uint8 RGB of whatever kind of image.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            saliency: (S, S) float32.
 
-    Raises:
-        InputError: it cannot be read, or is no image.
-    """
-    if isinstance(image, str | Path):
-        return images.read_image(Path(image))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return images.read_image(io.BytesIO(image))
-    if isinstance(image, Image.Image):
-        return images.to_rgb(image)
-    if not isinstance(image, np.ndarray):
-        if hasattr(image, "read"):
-            return pixels(image.read())  # a pipe cannot be read twice
-        raise InputError(
-            f"an image given as {type(image).__name__}",
-            expected="a path, bytes, an open file, a PIL image or a (H, W, 3) uint8 array",
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"an array of {image.shape} {image.dtype}", expected="(H, W, 3) uint8 RGB")
-    return image
+        Returns:
+            (H, W) float32.
+        """
+        refined = self.refiner(image, _levels(image, saliency))
+        return refined.astype(np.float32) / np.float32(255)
 
 
 class Read(NamedTuple):
@@ -150,20 +174,32 @@ class Read(NamedTuple):
     prepared: Array
 
 
-def read(size: int, source: images.Source, most: int = images.MAX_PIXELS) -> Read:
-    """An image of at most so many pixels, prepared; raises as `read_image`."""
-    image = images.read_image(source, most)
+def as_read(image: Array, size: int) -> Read:
+    """An image, (H, W, 3) uint8, beside itself at the network's size."""
     return Read(image, prepare(image, size))
 
 
-def _make(predictor: Predictor, batch: Sequence[Read]) -> list[Maps]:
-    return list(predictor.maps([image.prepared for image in batch]))
+def read(size: int, source: images.Source, most: int = images.MAX_PIXELS) -> Read:
+    """An image of at most so many pixels, prepared; raises as `read_image`."""
+    return as_read(images.read_image(source, most), size)
 
 
-def draw(kind: str, image: Read, saliency: Maps) -> Array:
-    """What is shown of an image and its (S, S) map: one of `KINDS`, uint8."""
-    levels = restore(saliency, image.pixels.shape[:2]) * 255
-    return KINDS[kind](image.pixels, levels.round().astype(np.uint8))
+def make(predictor: Predictor, batch: Sequence[Read], settings: Shaping) -> list[Maps]:
+    """Maps of images: (S, S), or refined, of the size of the image."""
+    maps = list(predictor.maps([image.prepared for image in batch]))
+    if settings.refine:
+        return [predictor.refine(i.pixels, m) for i, m in zip(batch, maps, strict=True)]
+    return maps
+
+
+def draw(kind: str, image: Read, saliency: Maps, settings: CutOut) -> Array:
+    """What is shown of an image and its map, as `make` makes it: one of `KINDS`, uint8."""
+    return KINDS[kind](image.pixels, _levels(image.pixels, saliency), settings)
+
+
+def _levels(image: Array, saliency: Maps) -> Array:
+    """(H, W) uint8 of a map of any size."""
+    return (restore(saliency, image.shape[:2]) * 255).round().astype(np.uint8)
 
 
 def _remark(saliency: Maps) -> str | None:
@@ -177,6 +213,7 @@ def predict(
     predictor: Predictor,
     *,
     kinds: Sequence[str] = ("maps",),
+    settings: CutOut = cutout.PLAIN,
     overwrite: bool = False,
 ) -> Outcome:
     """Write the results of every image: `out/STEM.png` its map, others in folders below `out`.
@@ -186,24 +223,42 @@ def predict(
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
         kinds: of `KINDS`.
+        settings: of the cut-outs; what they say of the maps holds for whatever is drawn of them.
         overwrite: make again what is there.
 
     Raises:
         OutputError: see `make_each`.
         WeightsError, SettingsError: see `Predictor`.
     """
+    folders = {out / ("" if kind == "maps" else kind): kind for kind in kinds}
     work = Work(
         description="predicting",
         read=partial(read, predictor.size),
-        make=partial(_make, predictor),
-        draw={out / ("" if kind == "maps" else kind): partial(draw, kind) for kind in kinds},
+        make=partial(make, predictor, settings=settings),
+        draw={folder: partial(draw, kind, settings=settings) for folder, kind in folders.items()},
         batch=predictor.batch,
+        formats={folder: ending(kind, settings) for folder, kind in folders.items()},
         remark=_remark,
     )
     return make_each(paths, work, overwrite=overwrite)
 
 
-def predict_one(source: BinaryIO, predictor: Predictor, kind: str = "maps") -> bytes:
-    """The result of one image as a PNG file; see `predict`."""
+def predict_one(
+    source: BinaryIO, predictor: Predictor, kind: str = "maps", settings: CutOut = cutout.PLAIN
+) -> bytes:
+    """The result of one image as a file; see `predict`."""
     image = read(predictor.size, io.BytesIO(source.read()))  # a pipe cannot be read twice
-    return images.encode_png(draw(kind, image, _make(predictor, [image])[0]))
+    return encoded(kind, image, make(predictor, [image], settings)[0], settings)
+
+
+def ending(kind: str, settings: CutOut) -> str:
+    """Of the file of a result: only cut-outs come in other formats than PNG."""
+    return settings.format if kind == "cutouts" else "png"
+
+
+def encoded(kind: str, image: Read, saliency: Maps, settings: CutOut) -> bytes:
+    """What `draw` draws, as a file."""
+    return images.encode(draw(kind, image, saliency, settings), ending(kind, settings))
+
+
+cut_out = Predictor().cut_out  # with the network that ships

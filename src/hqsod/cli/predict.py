@@ -17,6 +17,67 @@ if TYPE_CHECKING:
 
 STANDARD = "-"  # in place of paths: from standard input to standard output
 
+SHAPING, CUT_OUTS = "Options for maps and all that is drawn of them", "Options for cut-outs"
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine",
+        help="Draw their edges anew at the image's own size; needs PyTorch.",
+        rich_help_panel=SHAPING,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Make maps 255 where they are above this share of it, such as 0.5, and 0 elsewhere.",
+        rich_help_panel=SHAPING,
+    ),
+]
+DropIslands = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop parts smaller than this share of the largest part, such as 0.1.",
+        rich_help_panel=SHAPING,
+    ),
+]
+Cutout = Annotated[
+    bool,
+    typer.Option(
+        "--cutout",
+        help="Also cut objects out, as RGBA; so does each of these options.",
+        rich_help_panel=CUT_OUTS,
+    ),
+]
+Matting = Annotated[
+    bool,
+    typer.Option(
+        "--matting",
+        help="Decide by closed-form matting how opaque the edge is, for hair; takes seconds.",
+        rich_help_panel=CUT_OUTS,
+    ),
+]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help="Lay the object on a colour, such as white or #ffcc00, or on an image.",
+        rich_help_panel=CUT_OUTS,
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        help="Crop to the object, with so many pixels around it.", rich_help_panel=CUT_OUTS
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="png, webp or jpg, which needs a background; by default png.",
+        rich_help_panel=CUT_OUTS,
+    ),
+]
+
 
 @app.command()
 def predict(
@@ -29,9 +90,6 @@ def predict(
         typer.Option(help="Folder of the maps; cut-outs and overlays go to folders in it."),
     ] = None,
     weights: Weights = None,
-    cutout: Annotated[
-        bool, typer.Option("--cutout", help="Also cut objects out, as RGBA.")
-    ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also lay maps over their images.")
     ] = False,
@@ -40,24 +98,63 @@ def predict(
     overwrite: Overwrite = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    refine: Refine = False,
+    threshold: Threshold = None,
+    drop_islands: DropIslands = None,
+    cutout: Cutout = False,
+    matting: Matting = False,
+    crop: Crop = None,
+    background: Background = None,
+    file_format: Format = None,
 ) -> None:
     """Predict saliency maps: OUT/STEM.png, as large as the image."""
     from hqsod import predict as job
+    from hqsod.cutout import CutOut
     from hqsod.files import find_pictures
 
-    asked = {"cutouts": cutout, "overlays": overlay}
-    kinds = [kind for kind, wanted in asked.items() if wanted]
+    settings = CutOut(
+        refine=refine,
+        threshold=threshold,
+        drop_islands=drop_islands,
+        matting=matting,
+        background=_colour_or_path(background),
+        crop=crop,
+        format=file_format or "png",
+    )
+    cutout = cutout or matting or (crop, background, file_format) != (None, None, None)
+    kinds = [kind for kind, wanted in {"cutouts": cutout, "overlays": overlay}.items() if wanted]
     predictor = job.Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     if STANDARD in paths:
         _require_one_result(paths, out, kinds)
         _announce(predictor)
-        _write(job.predict_one(sys.stdin.buffer, predictor, *kinds))
+        _write(job.predict_one(sys.stdin.buffer, predictor, (kinds or ["maps"])[0], settings))
         return
     if out is None:
         raise SettingsError("no --out", expected="the folder that the maps go to")
     pictures = find_pictures(paths)
     _announce(predictor)
-    finish(job.predict(pictures, out, predictor, kinds=["maps", *kinds], overwrite=overwrite))
+    kinds = ["maps", *kinds]
+    finish(
+        job.predict(pictures, out, predictor, kinds=kinds, settings=settings, overwrite=overwrite)
+    )
+
+
+def _colour_or_path(background: str | None) -> str | Path | None:
+    """A colour as it is; any other text as the path of an image.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    from hqsod.cutout import read_colour
+
+    if background is None or read_colour(background) is not None:
+        return background
+    if not Path(background).is_file():
+        raise SettingsError(
+            f"--background {background}",
+            expected="a colour such as white or #ffcc00, or the file of an image",
+        )
+    return Path(background)
 
 
 def _announce(predictor: Predictor) -> None:

@@ -1,17 +1,17 @@
 """The service's addresses: `POST /saliency` and `POST /cutout` take an image's file as the body.
 
 A path for each result, as each has its own description and its own count. The body is the file
-itself, or a form with one file in it. The file says which format it has; of the Content-Type only
-`multipart/form-data` counts. A refusal is JSON whose `error` is a sentence. `GET /` answers with
-a page that lists all this and tries it out.
+itself, or a form with it, and settings are parameters of the address. The file says which format it
+has; of the Content-Type only `multipart/form-data` counts. A refusal is JSON whose `error` is a
+sentence. `GET /` answers with a page that lists all this and tries it out.
 """
 
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -21,7 +21,9 @@ from starlette.types import ASGIApp
 
 from hqsod import __version__
 from hqsod.decoding import FORMATS
+from hqsod.images import FORMATS as WRITTEN
 from hqsod.predict import Predictor
+from hqsod.serve.asked import CutOutAsked, MapAsked
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Limits, Service
 from hqsod.server.guard import Address, Guard
@@ -36,7 +38,7 @@ GUARDS = {
 PICTURES = {
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
-    422: "Not an image, damaged, of too many pixels, or with parameters, of which there are none.",
+    422: "Not an image, damaged, of too many pixels, or parameters that are none or out of range.",
     500: "The network or the drawing failed.",
     503: "All places are taken; Retry-After says in how many seconds to come again.",
 }
@@ -84,34 +86,45 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _add_pictures(app: FastAPI, service: Service) -> None:
-    picture: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-    kinds = {f"image/{name.lower()}": picture for name in FORMATS}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _operation(written: list[str], *files: str) -> dict[str, Any]:
+    """How FastAPI describes an address that takes images, by the files in its form."""
+    kinds = {f"image/{name.lower()}": BINARY for name in FORMATS}
     form = {
         "schema": {
             "type": "object",
-            "properties": {"file": picture["schema"]},
+            "properties": dict.fromkeys(files, BINARY["schema"]),
             "required": ["file"],
             "additionalProperties": False,
         },
-        "encoding": {"file": {"contentType": ", ".join(kinds)}},
+        "encoding": {file: {"contentType": ", ".join(kinds)} for file in files},
     }
-    body = {"required": True, "content": {**kinds, "multipart/form-data": form}}
-    operation: dict[str, Any] = {
+    answers = {f"image/{name.lower()}": BINARY for name in written}
+    return {
         "response_class": Response,
-        "responses": {200: {"content": {"image/png": picture}}, **described(PICTURES)},
-        "openapi_extra": {"requestBody": body},
+        "responses": {200: {"content": answers}, **described(PICTURES)},
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": {**kinds, "multipart/form-data": form}}
+        },
     }
 
-    @app.post("/cutout", summary="What is salient, cut out", **operation)
-    async def cutout(request: Request) -> Response:
-        """An RGBA PNG as large as the image, with the object's own colours at its edge."""
-        return Response(await service.answer(request, "cutouts"), media_type="image/png")
 
-    @app.post("/saliency", summary="The saliency map of an image", **operation)
-    async def saliency(request: Request) -> Response:
+def _add_pictures(app: FastAPI, service: Service) -> None:
+    written = [name for name, _ in WRITTEN.values()]
+
+    @app.post(
+        "/cutout", summary="What is salient, cut out", **_operation(written, "file", "background")
+    )
+    async def cutout(request: Request, asked: Annotated[CutOutAsked, Query()]) -> Response:
+        """RGBA with the object's own colours at its edge, or RGB with a background."""
+        return await service.answer(request, "cutouts", asked)
+
+    @app.post("/saliency", summary="The saliency map of an image", **_operation(["PNG"], "file"))
+    async def saliency(request: Request, asked: Annotated[MapAsked, Query()]) -> Response:
         """A grey PNG as large as the image, 255 where it is surely salient."""
-        return Response(await service.answer(request, "maps"), media_type="image/png")
+        return await service.answer(request, "maps", asked)
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:

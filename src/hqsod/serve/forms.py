@@ -1,23 +1,36 @@
-"""The image in a form, as `curl -F file=@photo.jpg` and web pages send it (RFC 7578)."""
+"""Images in a form, as `curl -F file=@photo.jpg` and web pages send them (RFC 7578)."""
 
 from __future__ import annotations
 
+import re
 from email.message import Message
+from typing import NamedTuple
 
 from hqsod.errors import InputError
 
-EXPECTED = "a form with one file in it, or the file itself as the body"
+EXPECTED = (
+    "a form with the image's file, and for a cut-out perhaps one named background, or the image's "
+    "file itself as the body"
+)
+BACKGROUND = re.compile(rb'(?<!file)name="background"')
 
 
-def file_in(form: bytes, content_type: str) -> bytes:
-    """The one file that a multipart form carries.
+class Sent(NamedTuple):
+    """The files of an image and, if there is one, of its background."""
+
+    image: bytes
+    background: bytes | None = None
+
+
+def files_in(form: bytes, content_type: str) -> Sent:
+    """The files that a multipart form carries.
 
     Args:
         form: the request's body.
         content_type: its header, which names the boundary between the form's fields.
 
     Raises:
-        InputError: there is no boundary, no file, or another field.
+        InputError: there is no boundary, no such file, or another field.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -25,10 +38,14 @@ def file_in(form: bytes, content_type: str) -> bytes:
     if not isinstance(boundary, str) or not boundary.isascii():
         raise InputError("a form without a boundary", expected=EXPECTED)
     opening, *fields = (b"\r\n" + form).split(b"\r\n--" + boundary.encode())
-    if len(fields) != 2 or opening or not fields[1].startswith(b"--"):
-        count = max(0, len(fields) - 1)
-        raise InputError(f"a form of {count} fields", expected=EXPECTED)
-    about, _, content = fields[0].partition(b"\r\n\r\n")
-    if b"filename" not in about.lower():
-        raise InputError("a form without a file", expected=EXPECTED)
-    return content
+    if opening or not fields or not fields.pop().startswith(b"--"):
+        raise InputError("a form that does not end", expected=EXPECTED)
+    files: dict[bool, bytes] = {}
+    for field in fields:
+        about, _, content = field.partition(b"\r\n\r\n")
+        if b"filename" not in about.lower():
+            raise InputError("a form with a field that is no file", expected=EXPECTED)
+        files[bool(BACKGROUND.search(about))] = content
+    if False not in files or len(files) < len(fields):
+        raise InputError(f"a form of {len(fields)} fields", expected=EXPECTED)
+    return Sent(files[False], files.get(True))

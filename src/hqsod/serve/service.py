@@ -19,14 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
-from hqsod.errors import InputError
-from hqsod.images import encode_png
-from hqsod.inference.scaling import Maps
-from hqsod.predict import Predictor, Read, draw, read
+from hqsod.cutout import CutOut
+from hqsod.errors import InputError, SettingsError
+from hqsod.images import FORMATS, read_image
+from hqsod.predict import Predictor, Read, encoded, ending, read
 from hqsod.runner import THREADS
+from hqsod.serve.asked import CutOutAsked, MapAsked
 from hqsod.serve.batching import Batcher
-from hqsod.serve.forms import file_in
+from hqsod.serve.forms import Sent, files_in
 from hqsod.serve.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -59,7 +61,7 @@ def warm_up(predictor: Predictor) -> None:
 
 
 class Service:
-    """Image files in, PNG files out; within `running`.
+    """Image files in, image files out; within `running`.
 
     Args:
         predictor: what makes the maps.
@@ -73,6 +75,8 @@ class Service:
         self.metrics = Metrics(lambda: self.in_progress)
         self._batcher = Batcher(predictor.maps, predictor.batch, self._observe)
         self._pool = ThreadPoolExecutor(THREADS, "pictures")
+        # One thread for what takes seconds, so that the others are there for everybody else.
+        self._slow = ThreadPoolExecutor(1, "refining and matting")
         # Enough that the next batch lies ready and the last one can be drawn.
         self._decoded = asyncio.Semaphore(2 * predictor.batch + THREADS)
 
@@ -89,29 +93,29 @@ class Service:
             yield
         finally:
             network.cancel()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._slow):
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, request: Request, kind: str) -> bytes:
-        """The PNG file for a request that carries an image.
+    async def answer(self, request: Request, kind: str, asked: MapAsked) -> Response:
+        """The file for a request that carries an image.
 
         Args:
             request: its body is the image's file, or a form with that file in it.
             kind: of `hqsod.predict.KINDS`.
+            asked: how it is drawn.
 
         Raises:
-            HTTPException: 503, no place is free; 422, there are parameters.
+            HTTPException: 503, no place is free; 422, settings that do not go together.
             InputError: it is no image that can be read, or has too many pixels.
             ClientDisconnect: nobody waits for the answer any more.
             SettingsError: see `SaliencyNetwork` and `cut_out`.
         """
-        for name in request.query_params:
-            raise HTTPException(422, f"{name}: there is no such parameter, nor any other")
         self._require(self.in_progress < self.limits.places)  # before the body comes for nothing
-        body = await self._body(request)
+        sent = await self._files(request)
         self._require(self.in_progress < self.limits.places)
         self.in_progress += 1
         try:
-            return await _unless_left(request, self._make(body, kind))
+            return await _unless_left(request, self._make(sent, kind, asked))
         finally:
             self.in_progress -= 1
 
@@ -121,8 +125,8 @@ class Service:
             reason = f"all {self.limits.places} places are taken; come again in {wait} s"
             raise HTTPException(503, reason, {"Retry-After": str(wait)})
 
-    async def _body(self, request: Request) -> bytes:
-        """The image's file, once all of it is there."""
+    async def _files(self, request: Request) -> Sent:
+        """What a request's body holds, once all of it is there."""
         parts: list[bytes] = []
         try:
             async for part in request.stream():
@@ -133,31 +137,51 @@ class Service:
             self._arriving -= sum(map(len, parts))
         body = b"".join(parts)
         kind = request.headers.get("content-type", "")
-        if kind.lower().startswith("multipart/form-data"):
-            body = file_in(body, kind)
-        if not body:
+        sent = (
+            files_in(body, kind) if kind.lower().startswith("multipart/form-data") else Sent(body)
+        )
+        if not sent.image:
             raise InputError("an empty body", expected="an image's file as the request's body")
-        return body
+        return sent
 
-    async def _make(self, body: bytes, kind: str) -> bytes:
+    async def _make(self, sent: Sent, kind: str, asked: MapAsked) -> Response:
         async with self._decoded:
-            picture = await self._in_thread(self._read, body)
+            picture, settings = await self._in_thread(self._pool, self._read, sent, asked)
             saliency = await self._batcher(picture.prepared)
-            return await self._in_thread(_draw, kind, picture, saliency)
+            if settings.refine:
+                refine = self.predictor.refine
+                saliency = await self._in_thread(self._slow, refine, picture.pixels, saliency)
+            pool = self._slow if settings.matting else self._pool
+            data = await self._in_thread(pool, encoded, kind, picture, saliency, settings)
+        name, _ = FORMATS[ending(kind, settings)]
+        return Response(data, media_type=f"image/{name.lower()}")
 
-    def _read(self, body: bytes) -> Read:
-        return read(self.predictor.size, io.BytesIO(body), self.limits.pixels)
+    def _read(self, sent: Sent, asked: MapAsked) -> tuple[Read, CutOut]:
+        """The image, and the settings with the background that came with it.
 
-    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        Raises:
+            HTTPException: 422, settings that do not go together.
+            InputError: an image that cannot be read, or has too many pixels.
+        """
+        given = asked.model_dump()
+        if sent.background is not None:
+            if not isinstance(asked, CutOutAsked):
+                raise InputError("a background for a map", expected="the image's file alone")
+            given["background"] = read_image(io.BytesIO(sent.background), self.limits.pixels)
+        try:
+            settings = CutOut(**given)
+        except SettingsError as error:
+            raise HTTPException(422, str(error)) from error
+        return read(self.predictor.size, io.BytesIO(sent.image), self.limits.pixels), settings
+
+    async def _in_thread(
+        self, pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
     def _observe(self, pictures: int, seconds: float) -> None:
         self.metrics.batches.observe(pictures)
         self.metrics.network.observe(seconds)
-
-
-def _draw(kind: str, picture: Read, saliency: Maps) -> bytes:
-    return encode_png(draw(kind, picture, saliency))
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -46,7 +46,12 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def unfit(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return refuse(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        where, *names = first["loc"]
+        # After a parameter's name comes, if anything, which of its types was tried.
+        name = names[0] if where == "query" else ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            return refuse(422, f"{name}: there is no such parameter")
+        return refuse(422, f"{name}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(InputError)
     def unreadable(_: Request, error: InputError) -> Response:
