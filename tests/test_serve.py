@@ -178,6 +178,13 @@ def decoded(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
+def require_alike(one: bytes, other: bytes) -> None:
+    """Check that two files show the same; another thread may multiply in another order."""
+    first, second = (decoded(file).astype(int) for file in (one, other))
+    assert first.shape == second.shape
+    assert np.abs(first - second).mean() < 0.01
+
+
 # ---- what it answers
 
 
@@ -190,7 +197,7 @@ def test_the_answer_is_what_predict_makes(
     assert (status, headers["content-type"]) == (200, "image/png")
     wanted = predict_one(io.BytesIO(photo(form=form)), Watched(network), kind)
     assert decoded(wanted).std() > 10, "the test's network must see something"
-    np.testing.assert_array_equal(decoded(png), decoded(wanted))
+    require_alike(png, wanted)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_settings_are_those_of_predict(
     status, headers, data = service.post(f"/cutout?{asked}", photo())
     assert (status, headers["content-type"]) == (200, f"image/{form.lower()}")
     assert Image.open(io.BytesIO(data)).format == form
-    assert data == predict_one(io.BytesIO(photo()), Watched(network), "cutouts", settings)
+    require_alike(data, predict_one(io.BytesIO(photo()), Watched(network), "cutouts", settings))
 
 
 def test_a_map_has_its_settings_too(service: Client) -> None:
@@ -480,7 +487,8 @@ def test_a_form_may_have_an_image_for_the_background(
     ):
         body, kind = form(*parts)
         status, _, png = service.post("/cutout", body, **{"Content-Type": kind})
-        assert (status, png) == (200, wanted)
+        assert status == 200
+        require_alike(png, wanted)
     status, said = service.refused(body, **{"Content-Type": kind})
     assert (status, "a background for a map" in said) == (422, True)
     large = encoded("PNG", np.zeros((1001, 1000, 3), np.uint8))
