@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from hqsod.check import check
 from hqsod.cli import app
+from hqsod.dataset.known_faults import read_known_faults
 from hqsod.dataset.layouts import inspect
+from hqsod.errors import InputError
 from tests.conftest import random_picture, save, write_pair
 
 
@@ -99,6 +101,65 @@ def test_near_duplicates_and_images_of_another_set_are_found(tmp_path: Path):
     answer = CliRunner().invoke(app, ["check", str(ours), "--against", str(theirs)])
     assert answer.exit_code == 1
     assert "1 near-duplicate, 2 shared" in answer.stdout
+
+
+def test_one_image_with_two_masks_is_a_fault_of_its_own(tmp_path: Path):
+    for stem, left in (("a", 0), ("b", 2), ("c", 20)):
+        write_pair(tmp_path, stem)
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:, left : left + 20] = 255
+        save(tmp_path / "masks" / f"{stem}.png", mask)
+    images = tmp_path / "images"
+    for stem in ("b", "c"):
+        (images / f"{stem}.png").write_bytes((images / "a.png").read_bytes())
+    problems = check(inspect(tmp_path)).problems
+    assert [(problem.kind, Path(problem.file).stem) for problem in problems] == [
+        ("contradictory", "c"),
+        ("duplicate", "b"),
+    ]
+    assert "the same image as a.png, but their masks overlap by 0%" in problems[0].detail
+
+
+def known(folder: Path, *rows: str) -> Path:
+    path = folder / "faults.csv"
+    path.write_text("stem,fault,found\n" + "".join(f"{row}\n" for row in rows), "utf-8")
+    return path
+
+
+def test_known_faults_are_told_once_and_strangers_are_counted(tmp_path: Path):
+    for stem in ("a", "b", "c"):
+        write_pair(tmp_path, stem)
+        save(tmp_path / "images" / f"{stem}.png", random_picture((40, 60, 3), ord(stem)))
+    (tmp_path / "images" / "b.png").write_bytes((tmp_path / "images" / "a.png").read_bytes())
+    path = known(tmp_path, "b,duplicate,by check", 'c,part missing,"seen, twice"', "x,grey,seen")
+    arguments = ["check", str(tmp_path), "--known-faults", str(path)]
+    answer = CliRunner().invoke(app, [*arguments, "--json"])
+    report = json.loads(answer.stdout)
+    assert [(p["kind"], Path(p["file"]).name) for p in report["problems"]] == [
+        ("duplicate", "b.png"),
+        ("part missing", "c.png"),
+    ]
+    assert report["problems"][1]["detail"] == "known; found by seen, twice"
+    assert [note["file"] for note in report["notes"]] == ["1 of their pairs"]
+    answer = CliRunner().invoke(app, arguments)
+    assert "1 duplicate, 1 part missing" in answer.stdout
+    assert answer.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"stem,fault\na,b\n", "no column found"),
+        (b"", "no column"),
+        (b"stem,fault,found\na,b\n", "row 1 is not whole"),
+        (b"stem,fault,found\n\xff,b,c\n", "expected a CSV file in UTF-8"),
+        (b'stem,fault,found\n"a,b,c\n', "expected a CSV file in UTF-8"),
+    ],
+)
+def test_a_list_of_faults_that_is_none_is_refused(tmp_path: Path, text: bytes, said: str):
+    (tmp_path / "faults.csv").write_bytes(text)
+    with pytest.raises(InputError, match=said):
+        read_known_faults(tmp_path / "faults.csv")
 
 
 def test_images_of_one_level_are_alike_only_when_they_are_the_same(tmp_path: Path):

@@ -110,14 +110,24 @@ def check(
             parser=folder, help="Another data set, such as a test set, that may share no image."
         ),
     ] = None,
+    known_faults: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder,
+            metavar="CSV",
+            help="Faults that others found in it: a file with the columns stem, fault and found.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look a data set over; exit status 1 when something is wrong with it."""
     from hqsod.check import check as look_over
+    from hqsod.dataset.known_faults import read_known_faults
     from hqsod.dataset.layouts import inspect
 
     other = None if against is None else inspect(against)
-    report = look_over(inspect(source, images, masks), other)
+    known = () if known_faults is None else read_known_faults(known_faults)
+    report = look_over(inspect(source, images, masks), other, known)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
     else:
