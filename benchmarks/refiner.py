@@ -13,8 +13,9 @@ to choose (`--half choose`), the other is for these figures. Kinds:
   enlarged four times by bicubic. `intact`: undamaged.
 
 mBA, boundary IoU, IoU and mean absolute error in points of 100. `better`: share of the pairs whose
-mBA rose; `worse`: fell by more than half a point. `gone`: share of the IoU error that went, all
-pairs together. `edge`: grey pixels (10 to 90 %) to a pixel of contour: before, after, the truth's.
+mBA rose; `worse`: fell by more than half a point; `iou_worse`, `mae_worse`: got worse at all by IoU
+or mean error. `gone`: share of the IoU error that went, all pairs together. `edge`: grey pixels (10
+to 90 %) to a pixel of contour: before, after, the truth's.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def summarise(rows: np.ndarray) -> dict[str, object]:
         "worse": round(float((gain < -CLEARLY).mean()), 3),
         "gone": round(float(1 - lost[1].sum() / max(lost[0].sum(), 1e-9)), 3),
         "iou_worse": round(float((after[:, 2] < before[:, 2]).mean()), 3),
+        "mae_worse": round(float((after[:, 3] > before[:, 3]).mean()), 3),
     }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from hqsod import weights
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.inference.contour_step import ContourStep, find_phase
+from hqsod.inference.contour_step import ContourStep, find_phase, move_contour
 from hqsod.inference.mending_step import MendingStep
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.small_refiner import SmallRefiner, build_steps
@@ -151,6 +151,56 @@ def test_where_the_network_cannot_decide_the_mask_stays() -> None:
     drawn = refined != mask
     assert drawn[:, 24:76].any()
     assert not drawn[:, 92:].any()
+
+
+def test_a_line_stays_where_the_network_draws_it_to_a_fraction_of_a_pixel() -> None:
+    columns = np.arange(120, dtype=np.float32)
+    for at in (60.0, 60.3, 60.5, 60.8):  # of the contour, in pixels; a pixel's middle is at n + 0.5
+        saliency = np.tile(np.clip(at - columns, 0, 1), (80, 1))
+        mask = np.tile(np.where(columns < 56, 255, 0).astype(np.uint8), (80, 1))
+        moved = move_contour(mask, saliency)
+        assert np.abs(moved[20:60].sum(1) / 255 - at).max() < 0.25
+
+
+def test_no_smoke_and_no_specks_come_of_what_the_network_says_beside_its_line() -> None:
+    mask = cv2.GaussianBlur(scene(160, 200)[1], (0, 0), 2)
+    saliency = (mask > 127).astype(np.float32)
+    clean = move_contour(mask, saliency)
+    cv2.circle(saliency, (100, 42), 2, 0.3, -1)  # smoke outside of the object, and inside
+    cv2.circle(saliency, (100, 80), 2, 0.8, -1)
+    saliency[20:23, 100:103] = 0.9  # specks of the other side
+    saliency[84:87, 110:113] = 0.1
+    assert np.array_equal(move_contour(mask, saliency) > 127, clean > 127)
+    grey = cv2.inRange(move_contour(mask, saliency), 1, 254)
+    assert not (grey[16:27, 96:107].any() or grey[76:90, 96:116].any())
+
+
+def test_between_what_is_decided_and_what_is_not_the_line_goes_over() -> None:
+    """No notch and no grey patch where holding back begins: at each column one edge, no jump."""
+    mask = np.zeros((120, 240), np.uint8)
+    mask[:60] = 255
+    saliency = np.zeros((120, 240), np.float32)
+    saliency[:70, :120] = 1  # ten pixels lower, where the network knows it
+    saliency[:60, 120:] = 1
+    saliency[50:80, 120:] = 0.4
+    moved = move_contour(mask, saliency)
+    lines = (moved > 127).sum(0)
+    assert lines[20] == 70
+    assert lines[220] == 60
+    assert (np.diff(lines.astype(int)) <= 0).all()
+    assert np.diff(lines.astype(int)).min() >= -2
+    assert ((moved > 25) & (moved < 230)).sum(0).max() <= 3
+
+
+def test_thin_parts_that_a_soft_mask_only_hints_at_stay() -> None:
+    """A slit thinner than a small pixel never crosses a half in the mask."""
+    truth = np.full((120, 120), 255, np.uint8)
+    truth[:, :30] = 0
+    truth[40:80, 60:62] = 40
+    mask = enlarge_mask(cv2.resize(truth, (30, 30), interpolation=cv2.INTER_AREA))
+    assert (mask[40:80, 50:70] > 127).all()
+    moved = move_contour(mask, truth.astype(np.float32) / 255)
+    assert (moved[44:76, 60:62] < 127).all()
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
