@@ -113,6 +113,22 @@ def test_tiles_are_the_pictures_own_pixels(tmp_path: Path) -> None:
     assert page.get("/tiles/pair_0000/picture/0000000000000000/0-0-0.png").is_error
 
 
+def test_a_close_up_shows_where_refining_changed_most(tmp_path: Path) -> None:
+    folder = built(tmp_path / "set", 2, size=400)
+    after = images.read_map(folder / "masks" / "pair_0001.png")
+    after[30:50, 300:320] = 255
+    images.write_png(folder / "hq-masks" / "pair_0001.png", after)
+    page = client(folder)
+    (card,) = page.get("/api/cards?stem=pair_0001").json()
+    answer = page.get(f"/close-ups/pair_0001/{card['thumbnail']}.png")
+    shown = images.read_image(_file(tmp_path, answer.content))
+    side, step = tiles.CLOSE, tiles.CLOSE + tiles.GAP
+    assert shown.shape == (side, 2 * step + side, 3)
+    assert not shown[:, step : step + side].any()
+    assert np.count_nonzero(shown[:, 2 * step :].all(2)) == 400  # all that changed is in sight
+    assert page.get("/close-ups/pair_0001/0000000000000000.png").status_code == 404
+
+
 def _file(folder: Path, content: bytes) -> Path:
     path = folder / "answer.png"
     path.write_bytes(content)
@@ -365,6 +381,7 @@ def test_no_odd_value_breaks_a_route(data_set: Path, odd: str) -> None:
         *(f"/api/pairs?{name}={odd}" for name in ("state", "search", "figure", "at_least", odd)),
         *(f"/api/cards?stem={odd}", f"/api/pairs/{odd}", f"/{odd}", f"/api/{odd}"),
         *(f"/thumbnails/{odd}/{stamp}.jpg", f"/thumbnails/pair_0000/{odd}.jpg"),
+        *(f"/close-ups/{odd}/{stamp}.png", f"/close-ups/pair_0000/{odd}.png"),
         f"/tiles/pair_0000/{odd}/{picture}/0-0-0.png",
         f"/tiles/pair_0000/picture/{odd}/0-0-0.png",
         *(f"/tiles/pair_0000/picture/{picture}/{odd}-0-{odd}.png",),

@@ -131,6 +131,9 @@ def test_a_person_judges_a_data_set_with_the_keyboard_alone(tmp_path: Path, open
         page.wait_for_selector("#pair-view:not([hidden])")
         assert text(page, "#stem") == "pair_0000"
         wait_for_tiles(page)
+        assert text(page, "#close-up") == "Where they differ most: picture, upscaled, refined"
+        close_up = page.locator("#close-up img")
+        playwright.expect(close_up).to_have_js_property("naturalWidth", 156, timeout=30_000)
         page.keyboard.press("r")
         stem_is(page, "pair_0001")
         assert text(page, "#left") == "5 of 6 to do, 1 of them flagged"

@@ -108,6 +108,11 @@ def _add_pictures(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None
         name = f"{stamp}.jpg"
         return kept(stamp, name, "jpeg", lambda: {name: data_set.thumbnail(stem, stamp)})
 
+    @app.get("/close-ups/{stem}/{stamp}.png", response_class=Response)
+    def close_up(stem: str, stamp: Stamp) -> Response:
+        name = f"{stamp}.png"
+        return kept(stamp, name, "png", lambda: {name: data_set.close_up(stem, stamp)})
+
     @app.get("/tiles/{stem}/{layer}/{stamp}/{level}-{row}-{column}.png", response_class=Response)
     def tile(
         stem: str, layer: str, stamp: Stamp, level: Number, row: Number, column: Number

@@ -28,6 +28,7 @@ from hqsod.dataset.decisions import (
 from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, own_path
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError
+from hqsod.images import Array
 from hqsod.review import tiles, words
 from hqsod.review.listing import Listing, Query
 from hqsod.review.tiles import MissingError
@@ -119,14 +120,25 @@ class ReviewSet:
         Raises:
             MissingError: its files have changed since they had this stamp.
         """
+        return tiles.thumbnail(*self._compared(stem, stamp))
+
+    def close_up(self, stem: str, stamp: str) -> bytes:
+        """A PNG of where the first two versions of a pair differ most; see `tiles.close_up`.
+
+        Raises:
+            MissingError: its files have changed since they had this stamp.
+        """
+        return tiles.close_up(*self._compared(stem, stamp))
+
+    def _compared(self, stem: str, stamp: str) -> tuple[Array, Array, Array]:
+        """The photograph and the first two versions of its mask, without the canvas around them."""
         record, _ = self._find(stem)
         if stamp != self._thumbnail_stamp(record):
             raise MissingError(f"{stem}: the files have changed", fix="load the page again")
-        files = list(self._layers(record, []).values())
-        image, first, second = files[0], files[1], files[min(2, len(files) - 1)]
-        masks = (images.read_map(path) for path in (first, second))
+        image, first, *others = self._layers(record, []).values()
         window: Any = record.placement.window if record.placement else ...
-        return tiles.thumbnail(images.read_image(image)[window], *(mask[window] for mask in masks))
+        before, after = (images.read_map(path)[window] for path in (first, (others or [first])[0]))
+        return images.read_image(image)[window], before, after
 
     def decide(self, stem: str, wish: Wish) -> dict[str, Any]:
         """Keep a decision; the pair's card and the counts as they are then.

@@ -21,12 +21,14 @@ import numpy as np
 
 from hqsod import __version__, images
 from hqsod.dataset.manifest import NAME as MANIFEST
+from hqsod.dataset.refining import most_changed
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.types import MASK_THRESHOLD
 
 TILE = 512  # pixels a side
 THUMBNAIL = 288  # pixels of a thumbnail's long side
+CLOSE, GAP = 50, 3  # pixels of a close-up's parts and between them; the page doubles them
 FOLDER = "review"  # in the user's cache
 CACHE_BYTES = 2_000_000_000  # about 600 pairs of 1600 x 1600
 # A stamp or several, and for a tile its level, row and column; before it has its name, the writer.
@@ -177,3 +179,18 @@ def thumbnail(image: Array, before: Array, after: Array) -> bytes:
         share = np.clip(share, 0, 1)[..., None] * 0.75
         small = small * (1 - share) + np.array(colour, np.float32) * share
     return images.encode_jpeg(np.clip(small, 0, 255).astype(np.uint8), quality=85)
+
+
+def close_up(image: Array, before: Array, after: Array) -> bytes:
+    """A PNG of where two masks differ most: photograph, one mask and the other, side by side.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        before: (H, W) uint8.
+        after: (H, W) uint8.
+    """
+    window = most_changed(before, after, CLOSE)
+    masks = (np.repeat(mask[window][..., None], 3, 2) for mask in (before, after))
+    gap = ((0, 0), (0, GAP), (0, 0))
+    parts = [np.pad(x, gap, constant_values=128) for x in (image[window], *masks)]
+    return images.encode_png(np.ascontiguousarray(np.hstack(parts)[:, :-GAP]))

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import metrics, weights
+from hqsod.dataset.refining import most_changed
 from hqsod.images import Array
 from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.small_refiner import build_mending
@@ -177,15 +177,10 @@ class ContourTask:
 
 def _closest(case: Case, refined: Array) -> list[Array]:
     """Image, mask, refined mask and truth where the mask changed most, black beyond the border."""
-    changed = cv2.boxFilter(cv2.absdiff(refined, case.mask).astype(np.float32), -1, (_TILE, _TILE))
-    middle = divmod(int(changed.argmax()), changed.shape[1])
-    window = tuple(
-        slice(max(0, min(at - _TILE // 2, side - _TILE)), None)
-        for at, side in zip(middle, changed.shape, strict=True)
-    )
+    window = most_changed(case.mask, refined, _TILE)
     tiles = []
     for layer in (case.image, case.mask, refined, case.truth):
-        tile = layer[window][:_TILE, :_TILE]
+        tile = layer[window]
         border = [(0, _TILE - side) for side in tile.shape[:2]] + [(0, 0)] * (tile.ndim - 2)
         tiles.append(np.pad(tile, border))
     return tiles

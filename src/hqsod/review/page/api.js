@@ -46,5 +46,7 @@ export const correct = (stem, png, { who, after, note }) =>
 export const thumbnailPath = (card) =>
   `/thumbnails/${encodeURIComponent(card.stem)}/${card.thumbnail}.jpg`;
 
+export const closeUpPath = (pair) => `/close-ups/${encodeURIComponent(pair.stem)}/${pair.thumbnail}.png`;
+
 export const tilePath = (pair, layer, level, row, column) =>
   `/tiles/${encodeURIComponent(pair.stem)}/${encodeURIComponent(layer)}/${pair.layers[layer]}/${level}-${row}-${column}.png`;

@@ -1,5 +1,6 @@
 // One pair: what is known of it, what was decided, and the buttons to decide.
 
+import { closeUpPath } from "./api.js";
 import { make } from "./grid.js";
 
 const byId = (id) => document.getElementById(id);
@@ -51,6 +52,7 @@ export class Viewer {
     this.showState();
     this.showChoices();
     this.showFigures();
+    this.showCloseUp();
     this.showHistory();
     this.setView(this.stage.view);
   }
@@ -113,6 +115,17 @@ export class Viewer {
       return line;
     });
     byId("figures-said").replaceChildren(...(lines.length ? lines : [make("li", "", "None were recorded.")]));
+  }
+
+  // Where the versions that the figures compare differ most, as they were built.
+  showCloseUp() {
+    const [first, second] = this.versions;
+    const figure = byId("close-up");
+    const [caption, image] = figure.children;
+    figure.hidden = !second || second.startsWith("corrected-") || !this.pair.thumbnail;
+    if (figure.hidden) return;
+    caption.textContent = `Where they differ most: picture, ${first}, ${second}`;
+    image.src = closeUpPath(this.pair);
   }
 
   showHistory() {
