@@ -61,7 +61,7 @@ class ContourStep:
     def __call__(self, image: Array, mask: Array) -> Array:
         """The mask with its contour drawn anew; see `Step`."""
         inside = slice(find_phase(mask), None), slice(find_phase(mask.T), None)
-        saliency = mask.astype(np.float32) / 255
+        saliency = mask.astype(np.float32) / np.float32(255)
         tiles = list(self._tiles(mask[inside]))
         for tile in tiles:
             saliency[inside][tile] = self._predict(image[inside], mask[inside], tile)
@@ -152,7 +152,7 @@ def move_contour(mask: Array, saliency: Floats) -> Array:
     Returns:
         (H, W) uint8: an edge one pixel wide; the mask's own where its contour hardly moves.
     """
-    given = mask.astype(np.float32) / 255
+    given = mask.astype(np.float32) / np.float32(255)
     undecided = cv2.GaussianBlur(4 * saliency * (1 - saliency), (0, 0), AROUND)
     low, high = UNDECIDED
     changed = (cv2.absdiff(saliency, given) > LEAST).astype(np.float32)
