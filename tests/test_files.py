@@ -19,6 +19,10 @@ def pictures(tmp_path: Path) -> list[Path]:
     return [save(tmp_path / "in" / f"{i}.png", np.full((4, 5), i, np.uint8)) for i in range(7)]
 
 
+def by_stem(pictures: list[Path]) -> dict[Path, str]:
+    return {path: path.stem for path in pictures}
+
+
 class Doubling:
     """Work that doubles grey levels and remembers its batches."""
 
@@ -39,7 +43,7 @@ class Doubling:
 
 def test_every_picture_becomes_a_file(pictures: list[Path], tmp_path: Path):
     doubling = Doubling(tmp_path / "out", batch=3)
-    outcome = make_each(pictures[:5], doubling.work)
+    outcome = make_each(by_stem(pictures[:5]), doubling.work)
     assert outcome == Outcome(5, 0, ())
     assert doubling.batches == [[0, 1, 2], [3, 4]]
     assert doubling.made() == {str(i): 2 * i for i in range(5)}
@@ -49,10 +53,10 @@ def test_what_is_there_is_kept_and_batches_stay_the_same(pictures: list[Path], t
     doubling = Doubling(tmp_path / "out", batch=2)
     for stem in ("0", "1", "2"):
         write_png(tmp_path / "out" / f"{stem}.png", np.full((4, 5), 99, np.uint8))
-    assert make_each(pictures[:5], doubling.work) == Outcome(2, 3, ())
+    assert make_each(by_stem(pictures[:5]), doubling.work) == Outcome(2, 3, ())
     assert doubling.batches == [[2, 3], [4]]
     assert doubling.made() == {"0": 99, "1": 99, "2": 99, "3": 6, "4": 8}
-    assert make_each(pictures[:5], doubling.work, overwrite=True) == Outcome(5, 0, ())
+    assert make_each(by_stem(pictures[:5]), doubling.work, overwrite=True) == Outcome(5, 0, ())
     assert doubling.made() == {str(i): 2 * i for i in range(5)}
 
 
@@ -60,7 +64,7 @@ def test_bad_pictures_cost_no_good_ones(pictures: list[Path], tmp_path: Path):
     pictures[1].write_bytes(b"not a picture")
     pictures.insert(3, tmp_path / "missing.png")
     doubling = Doubling(tmp_path / "out", batch=2)
-    outcome = make_each(pictures, doubling.work)
+    outcome = make_each(by_stem(pictures), doubling.work)
     assert [path.stem for path in outcome.failed] == ["1", "missing", "5", "6"]
     assert doubling.batches == [[0], [2], [3, 4], [5, 6]]
     assert doubling.made() == {"0": 0, "2": 4, "3": 6, "4": 8}
@@ -77,7 +81,7 @@ def test_several_results_each_and_only_the_missing_are_drawn(pictures: list[Path
     folders = {tmp_path / "a": lambda _, made: made, tmp_path / "a" / "b": draw}
     work = Work("copying", read_map, list, folders)
     write_png(tmp_path / "a" / "b" / "1.png", np.zeros((4, 5), np.uint8))
-    assert make_each(pictures[:3], work) == Outcome(3, 0, ())
+    assert make_each(by_stem(pictures[:3]), work) == Outcome(3, 0, ())
     assert sorted(drawn) == [0, 2]
     assert int(read_map(tmp_path / "a" / "b" / "2.png")[0, 0]) == 3
 
@@ -85,14 +89,14 @@ def test_several_results_each_and_only_the_missing_are_drawn(pictures: list[Path
 def test_a_picture_is_never_replaced(pictures: list[Path], tmp_path: Path):
     before = pictures[2].read_bytes()
     with pytest.raises(OutputError, match=r"2\.png is one of the pictures"):
-        make_each(pictures[2:], Doubling(tmp_path / "in").work, overwrite=True)
+        make_each(by_stem(pictures[2:]), Doubling(tmp_path / "in").work, overwrite=True)
     assert pictures[2].read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_ends_the_job(pictures: list[Path], tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
-        make_each(pictures, Doubling(tmp_path / "file").work)
+        make_each(by_stem(pictures), Doubling(tmp_path / "file").work)
 
 
 def test_pictures_are_found_behind_files_folders_and_patterns(tmp_path: Path):
@@ -116,10 +120,10 @@ def test_patterns_go_into_folders_but_not_in_circles(
         save(tmp_path / hidden, grey)
     for link in ("circle", "b/again", "b/d/back"):
         (tmp_path / link).symlink_to(tmp_path)
-    assert find_pictures([f"{tmp_path}/**/*.png"]) == wanted
+    assert list(find_pictures([f"{tmp_path}/**/*.png"])) == wanted
     monkeypatch.chdir(tmp_path)
-    assert find_pictures(["**/*.png"]) == [path.relative_to(tmp_path) for path in wanted]
-    assert find_pictures(["b/.g/*"]) == [Path("b/.g/h.png")]
+    assert list(find_pictures(["**/*.png"])) == [path.relative_to(tmp_path) for path in wanted]
+    assert list(find_pictures(["b/.g/*"])) == [Path("b/.g/h.png")]
     with pytest.raises(InputError, match="between slashes"):
         find_pictures(["**.png"])
 
@@ -147,3 +151,31 @@ def test_what_is_no_image_is_said(tmp_path: Path, capsys):
         (tmp_path / name).touch()
     assert len(find_pictures([str(tmp_path)])) == 1
     assert "left out as no images: 2, such as b.tga" in capsys.readouterr().err
+
+
+def test_folders_in_folders_are_mirrored(tmp_path: Path):
+    source, out = tmp_path / "in", tmp_path / "in" / "out"
+    grey = np.full((4, 5), 9, np.uint8)
+    for name in ("a.png", "b/a.png", "b/c.d/e.f.png", ".hidden/a.png"):
+        save(source / name, grey)
+    (source / "b" / "circle").symlink_to(source)
+    for turn in range(2):  # what the first turn made is no input of the second
+        found = find_pictures([str(source)], recursive=True, apart=out)
+        assert list(found.values()) == ["a", "b/a", "b/c.d/e.f"]
+        outcome = make_each(found, Doubling(out).work)
+        assert outcome == (Outcome(3, 0, ()) if turn == 0 else Outcome(0, 3, ()))
+    made = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert made == {"a.png", "b/a.png", "b/c.d/e.f.png"}
+    assert list(find_pictures([str(source)]).values()) == ["a"]
+
+
+def test_results_that_would_replace_each_other_are_refused(tmp_path: Path):
+    out = tmp_path / "out"
+    for name in ("a.png", "cutouts/a.png"):
+        save(tmp_path / "in" / name, np.zeros((4, 5), np.uint8))
+    drawn = dict.fromkeys([out, out / "cutouts"], lambda _, made: made)
+    work = Work("copying", read_map, list, drawn)
+    found = find_pictures([str(tmp_path / "in")], recursive=True)
+    with pytest.raises(InputError, match=r"would both become .*out/cutouts/a\.png"):
+        make_each(found, work)
+    assert not out.exists()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
 from os.path import realpath  # unlike Path.resolve it takes links that lead in circles
@@ -61,41 +62,66 @@ class Work(Generic[Item, Result]):
     remark: Callable[[Result], str | None] = lambda _: None
 
 
-def find_pictures(inputs: Sequence[str]) -> list[Path]:
-    """Pictures behind files, folders (not searched deeper) and glob patterns, in that order.
+def find_pictures(
+    inputs: Sequence[str], *, recursive: bool = False, apart: Path | None = None
+) -> dict[Path, str]:
+    """Pictures behind files, folders and glob patterns, in that order, and their results' names.
+
+    Args:
+        inputs: paths and patterns.
+        recursive: whether folders in folders are searched too; but hidden ones, and not through
+            links. The names then hold the way from the folder given: `sub/STEM`.
+        apart: a folder that is not searched, as the results go there.
 
     Raises:
-        InputError: an input leads to no picture, or two pictures have the same stem.
+        InputError: an input leads to no picture, or two pictures have the same name.
     """
     found: dict[str, Path] = {}
     for text in inputs:
-        for path in _behind(text):
-            other = found.setdefault(path.stem, path)
+        for path, name in _behind(text, recursive, apart):
+            other = found.setdefault(name, path)
             if realpath(other) != realpath(path):
                 alike = other.parent == path.parent
                 raise InputError(
-                    f"{other} and {path} would both become {path.stem}.png",
+                    f"{other} and {path} would both become {name}.png",
                     expected="images with different names",
                     fix="rename one" if alike else "run the command once for each folder",
                 )
-    return list(found.values())
+    return {path: name for name, path in found.items()}
 
 
-def _behind(text: str) -> list[Path]:
+def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, str]]:
     path = Path(text).expanduser()
     if path.is_dir():
-        pictures = find_images(path)
-        if others := find_others(path):
+        folders = list(_folders(path, apart)) if recursive else [path]
+        found = [(picture, _name(picture, path)) for f in folders for picture in find_images(f)]
+        if others := [other for folder in folders for other in find_others(folder)]:
             note(f"{path}: left out as no images: {len(others)}, such as {others[0].name}")
     elif path.exists() or not has_magic(text):
-        pictures = [path]  # a missing file is reported when its turn comes, with the others done
+        found = [(path, path.stem)]  # one that is missing is reported when its turn comes
     else:
-        pictures = sorted(_matches(path))
-    if not pictures:
+        found = [(match, match.stem) for match in sorted(_matches(path))]
+    if not found:
         raise InputError(
             f"{text}: no pictures", expected="a picture, a folder of pictures or a pattern"
         )
-    return pictures
+    return found
+
+
+def _folders(root: Path, apart: Path | None) -> Iterator[Path]:
+    """A folder and those in it, sorted."""
+    for folder, inner, _ in os.walk(root):
+        inner[:] = sorted(
+            name
+            for name in inner
+            if not name.startswith(".")
+            and not (apart and realpath(Path(folder, name)) == realpath(apart))
+        )
+        yield Path(folder)
+
+
+def _name(picture: Path, root: Path) -> str:
+    return str(picture.relative_to(root).parent / picture.stem)
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
@@ -117,23 +143,26 @@ def _matches(pattern: Path) -> Iterator[Path]:
 
 
 def make_each(
-    pictures: Sequence[Path], work: Work[Item, Result], *, overwrite: bool = False
+    pictures: Mapping[Path, str], work: Work[Item, Result], *, overwrite: bool = False
 ) -> Outcome:
-    """Write `FOLDER/STEM.png` for every picture and folder of results; formats change the ending.
+    """Write `FOLDER/NAME.png` for every picture and folder of results; formats change the ending.
 
     A picture that fails is named and passed over; a file that is there is kept unless `overwrite`.
     Batches are cut from the whole list, done or not, so that a run that goes on after a kill
     multiplies the same matrices as a whole one.
 
     Raises:
+        InputError: two pictures would have the same result.
         OutputError: a folder cannot be written to, or a result would replace one of the pictures.
     """
-    _require_pictures_kept(pictures, work)
+    results = {path: _results(name, work) for path, name in pictures.items()}
+    _require_pictures_kept(results, work)
     missing = {
-        path: {f: draw for f, draw in _results(path, work).items() if overwrite or not f.exists()}
-        for path in pictures
+        path: {file: draw for file, draw in drawn.items() if overwrite or not file.exists()}
+        for path, drawn in results.items()
     }
-    batches = [pictures[i : i + work.batch] for i in range(0, len(pictures), work.batch)]
+    paths = list(pictures)
+    batches = [paths[i : i + work.batch] for i in range(0, len(paths), work.batch)]
     todo = [batch for batch in batches if any(missing[path] for path in batch)]
     count = sum(bool(files) for files in missing.values())
     failed: list[Path] = []
@@ -157,20 +186,29 @@ def make_each(
     return Outcome(count - len(failed), len(pictures) - count, tuple(failed), tuple(remarks))
 
 
-def _results(path: Path, work: Work[Item, Result]) -> dict[Path, Callable[[Item, Result], Array]]:
-    """What is written for a picture, and how it is drawn."""
+def _results(name: str, work: Work[Item, Result]) -> dict[Path, Callable[[Item, Result], Array]]:
+    """What is written for a picture of that name, and how it is drawn."""
     return {
-        folder / f"{path.stem}.{work.formats.get(folder, 'png')}": draw
+        folder / f"{name}.{work.formats.get(folder, 'png')}": draw
         for folder, draw in work.draw.items()
     }
 
 
-def _require_pictures_kept(pictures: Sequence[Path], work: Work[Item, Result]) -> None:
-    """Check that no result has the name of a file that is read, which it would replace."""
-    read = {realpath(path) for path in (*pictures, *work.beside)}
-    for path in pictures:
-        for result in _results(path, work):
-            if realpath(result) in read:
+def _require_pictures_kept(
+    results: Mapping[Path, Iterable[Path]], work: Work[Item, Result]
+) -> None:
+    """Check that no result would replace a file that is read, or another result.
+
+    Raises:
+        InputError, OutputError: see `make_each`.
+    """
+    read = {realpath(path) for path in (*results, *work.beside)}
+    taken: dict[Path, Path] = {}
+    for path, files in results.items():
+        for file in files:
+            if realpath(file) in read:
                 raise OutputError(
-                    f"{result} is one of the pictures", fix="choose another folder for the results"
+                    f"{file} is one of the pictures", fix="choose another folder for the results"
                 )
+            if (other := taken.setdefault(file, path)) != path:
+                raise InputError(f"{other} and {path} would both become {file}", fix="rename one")

@@ -208,7 +208,7 @@ def _remark(saliency: Maps) -> str | None:
 
 
 def predict(
-    paths: Sequence[Path],
+    pictures: Mapping[Path, str],
     out: Path,
     predictor: Predictor,
     *,
@@ -216,10 +216,11 @@ def predict(
     settings: CutOut = cutout.PLAIN,
     overwrite: bool = False,
 ) -> Outcome:
-    """Write the results of every image: `out/STEM.png` its map, others in folders below `out`.
+    """Write the results of every image: `out/NAME.png` its map, others in folders below `out`.
 
     Args:
-        paths: the images; one that fails is named and passed over.
+        pictures: the images by the names of their results, as `find_pictures` finds them; one that
+            fails is named and passed over.
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
         kinds: of `KINDS`.
@@ -240,7 +241,7 @@ def predict(
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
         remark=_remark,
     )
-    return make_each(paths, work, overwrite=overwrite)
+    return make_each(pictures, work, overwrite=overwrite)
 
 
 def predict_one(

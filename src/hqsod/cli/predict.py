@@ -89,6 +89,10 @@ def predict(
         Path | None,
         typer.Option(help="Folder of the maps; cut-outs and overlays go to folders in it."),
     ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", help="Also folders in folders; OUT is laid out as they are."),
+    ] = False,
     weights: Weights = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also lay maps over their images.")
@@ -131,7 +135,7 @@ def predict(
         return
     if out is None:
         raise SettingsError("no --out", expected="the folder that the maps go to")
-    pictures = find_pictures(paths)
+    pictures = find_pictures(paths, recursive=recursive, apart=out)
     _announce(predictor)
     kinds = ["maps", *kinds]
     finish(

@@ -86,4 +86,4 @@ def refine(
         {out: lambda _, refined: refined},
         beside=[pair.image for pair in pairs],
     )
-    finish(make_each(list(pair_of), work, overwrite=overwrite))
+    finish(make_each({mask: mask.stem for mask in pair_of}, work, overwrite=overwrite))
