@@ -303,17 +303,18 @@ def test_the_page_lists_the_api_and_tries_it(service: Client, tmp_path: Path) ->
         assert page.get_attribute("#save", "download") == "cat.png"
         assert page.inner_text("#command").endswith("/cutout' > result")
         Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+        page.click("summary")
         page.set_input_files("fieldset[name='/cutout'] [data-file]", tmp_path / "green.png")
         page.select_option("[data-parameter=format]", "jpg")
         page.fill("fieldset[name='/cutout'] [data-parameter=threshold]", "0.9")
         page.press("fieldset[name='/cutout'] [data-parameter=threshold]", "Enter")
-        page.wait_for_function("document.getElementById('save').download == 'cat.jpg'")
+        page.wait_for_selector("#save[download='cat.jpg']")
         said = page.inner_text("#command")
         assert "-F background=@background.jpg" in said
         assert "/cutout?threshold=0.9&format=jpg" in said
         page.check("input[value='/saliency']")
         assert not page.is_visible("[data-parameter=format]")
-        page.wait_for_function("document.getElementById('save').download == 'cat.png'")
+        page.wait_for_selector("#save[download='cat.png']")
         page.fill("fieldset[name='/saliency'] [data-parameter=threshold]", "7")
         page.press("fieldset[name='/saliency'] [data-parameter=threshold]", "Enter")
         page.wait_for_selector("#said.bad")

@@ -29,7 +29,7 @@ Refine = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="Make maps 255 where they are above this share of it, such as 0.5, and 0 elsewhere.",
+        help="Make maps black and white: 255 above this share of it, such as 0.5, 0 elsewhere.",
         rich_help_panel=SHAPING,
     ),
 ]

@@ -28,7 +28,7 @@ class MapAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     refine: bool = Field(False, description="Draw the edge anew at the image's own size.")
-    threshold: Share = Field(None, description="Nothing between: 255 above this share of it.")
+    threshold: Share = Field(None, description="Black and white: 255 above this share of it.")
     drop_islands: Share = Field(
         None, description="Drop parts smaller than this share of the largest part."
     )
