@@ -37,7 +37,7 @@ from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.models.purnet import build_purnet
 from hqsod.weights import save as save_weights
 from tests.conftest import random_picture, save, write_pair
-from tests.test_images import bomb
+from tests.hostile import bomb
 
 FILTERS = ["--upscaler", "bicubic", "--refiner", "guided", "--predictor", "none"]
 SMALL = replace(RECIPES["preview"].changed("bicubic", "guided", "none"), canvas=256, name="small")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import os
+import resource
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -19,15 +21,19 @@ from hqsod.errors import InputError
 from hqsod.types import Pair
 from tests.conftest import random_picture, save
 from tests.golden import inputs
+from tests.hostile import (
+    chunk,
+    encoded,
+    endless_profile,
+    jpeg_in_tiff,
+    overlapping_tags,
+    png,
+    tiled_tiff,
+)
 
 DISK = np.where(np.hypot(*np.mgrid[-12:12, -16:16]) < 9, np.uint8(255), np.uint8(0))
+NEEDS_AVIF = pytest.mark.skipif("AVIF" not in decoding.FORMATS, reason="Pillow 13 reads AVIF")
 WHITE, BLACK = np.full_like(DISK, 255), np.zeros_like(DISK)
-
-
-def encoded(picture: Image.Image, form: str = "PNG", **settings) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **settings)
-    return buffer.getvalue()
 
 
 def stored(folder: Path, picture: Image.Image | np.ndarray, name: str = "mask.png") -> Path:
@@ -136,21 +142,12 @@ def test_values_that_are_no_levels_are_refused_by_name(tmp_path: Path, values: n
 def test_colours_in_16_bits_that_would_come_out_black_are_refused(highest: int, refused: bool):
     rows = random_picture((8, 9)).astype(np.uint32) * highest // 255
     raw = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in rows)
-    data = png(b"IHDR", struct.pack(">IIBBBBB", 9, 8, 16, 2, 0, 0, 0), zlib.compress(raw))
+    data = png(9, 8, 16, 2, chunk(b"IDAT", zlib.compress(raw)), chunk(b"IEND", b""))
     if refused:
         with pytest.raises(InputError, match="16 bits"):
             images.read_image(io.BytesIO(data))
     else:
         assert (images.read_image(io.BytesIO(data))[..., 1] == rows >> 8).all()
-
-
-def png(kind: bytes, header: bytes, pixels: bytes) -> bytes:
-    parts = chunk(kind, header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +222,7 @@ def test_damaged_metadata_of_a_jpeg_costs_nothing(marker: int):
             assert (images.read_image(file) == expected).all()
 
 
-@pytest.mark.parametrize("form", ["WEBP", "TIFF", "AVIF", "JPEG", "PNG"])
+@pytest.mark.parametrize("form", [form for form in decoding.FORMATS if form not in ("BMP", "GIF")])
 @pytest.mark.parametrize("metadata", ["exif", "icc_profile", "xmp"])
 def test_damaged_metadata_of_any_format_costs_nothing(form: str, metadata: str):
     image = inputs.photo("chelsea").resize((32, 24))
@@ -303,7 +300,10 @@ def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str):
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.gif", "GIF"), ("a.avif", "AVIF")],
+    [
+        *(("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.gif", "GIF")),
+        pytest.param("a.avif", "AVIF", marks=NEEDS_AVIF),
+    ],
 )
 def test_further_formats_are_found_and_read(tmp_path: Path, name: str, form: str):
     inputs.photo("chelsea").resize((32, 24)).save(tmp_path / name, form)
@@ -339,18 +339,52 @@ def test_a_name_that_is_not_utf8_costs_its_pair(tmp_path: Path):
     str(caught.value).encode()
 
 
-def tiled_tiff(width: int, height: int) -> bytes:
-    """A TIFF of 48 x 32 pixels in one tile of `width` x `height`."""
-    pixels = zlib.compress(bytes(width * height if width * height < 10**6 else 9))
-    entries = {
-        **{256: 48, 257: 32, 258: 8, 259: 8, 262: 1, 277: 1},
-        **{322: width, 323: height, 324: 134, 325: len(pixels)},
-    }
-    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4) + pixels
-
-
 def test_a_tiny_tiff_cannot_ask_for_gigabytes():
     assert images.read_image(io.BytesIO(tiled_tiff(64, 48))).shape == (32, 48, 3)
     with pytest.raises(InputError, match="tiles of 40000 x 40000 pixels"):
         images.read_image(io.BytesIO(tiled_tiff(40_000, 40_000)))
+
+
+def test_jpeg_in_a_tiff_is_refused():
+    with pytest.raises(InputError, match="compressed as jpeg"):
+        images.read_image(io.BytesIO(jpeg_in_tiff(64, 90)))
+
+
+def test_a_file_with_holes_is_refused_by_its_length(tmp_path: Path):
+    data = encoded(Image.new("L", (8, 8)))
+    (tmp_path / "a.png").write_bytes(data[:33] + struct.pack(">I", 2**31 - 1) + b"tEXt")
+    os.truncate(tmp_path / "a.png", 2**31 + 100)
+    with pytest.raises(InputError, match="bytes; expected at most 512,000,000"):
+        images.read_image(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file, pytest.raises(InputError, match="at most 512"):
+        images.read_size(file)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "PNG", pytest.param("AVIF", marks=NEEDS_AVIF), "TIFF"])
+def test_metadata_that_lies_over_itself_fills_no_memory(form: str):
+    """A megabyte whose tags hold half of it each would be 20 GB."""
+    image, tags = Image.new("RGB", (8, 8), (1, 2, 3)), overlapping_tags(2**20)
+    if form == "TIFF":
+        data = tags
+    elif form == "PNG":
+        data = encoded(image)
+        data = data[:-12] + chunk(b"eXIf", tags) + data[-12:]  # after the pixels
+    else:
+        data = encoded(image, form, exif=b"Exif\0\0" + tags)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (images.read_size, images.read_image):
+        if form == "TIFF":
+            with pytest.raises(InputError):
+                read(io.BytesIO(data))
+        else:
+            read(io.BytesIO(data))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_profile_that_takes_for_ever_is_passed_over():
+    image = Image.new("RGB", (8, 8), (1, 2, 3))
+    for profile in (endless_profile(40_000), endless_profile(1)[:-1] + bytes(5_000_000)):
+        start = time.thread_time()
+        read = images.load_image(io.BytesIO(encoded(image, "WEBP", icc_profile=profile)))
+        assert read.notes == ("a colour profile that cannot be used, passed over",)
+        assert time.thread_time() - start < 2

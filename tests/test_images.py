@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from time import thread_time
@@ -22,6 +20,7 @@ from hqsod.errors import InputError, OutputError
 from hqsod.types import Placement
 from tests.conftest import random_picture, save
 from tests.golden import inputs
+from tests.hostile import bomb, many_chunks, many_runs, many_scans, many_segments
 
 sides = st.integers(1, 40)
 
@@ -130,17 +129,6 @@ def test_programs_that_decode_are_not_run(tmp_path: Path):
         images.read_image(path)
 
 
-def bomb(side: int) -> bytes:
-    """A PNG header that promises `side` x `side` pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9))
-
-
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int):
     path = tmp_path / "bomb.png"
@@ -185,38 +173,6 @@ def test_a_mask_of_levels_0_and_1_is_refused(tmp_path: Path):
         images.read_mask(tmp_path / "mask.png")
     save(tmp_path / "mask.png", 0 * mask)
     assert not images.read_mask(tmp_path / "mask.png").any()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    length, check = struct.pack(">I", len(data)), struct.pack(">I", zlib.crc32(kind + data))
-    return length + kind + data + check
-
-
-def many_scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG with its last scan repeated, which libjpeg decodes over and over."""
-    buffer = io.BytesIO()
-    Image.new("L", (side, side), 77).save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
-    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
-
-
-def many_segments(count: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "JPEG")
-    return buffer.getvalue()[:2] + b"\xff\xe5\x00\x02" * count + buffer.getvalue()[2:]
-
-
-def many_chunks(count: int) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress(b"\0\0"))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") * count + pixels
-
-
-def many_runs(count: int) -> bytes:
-    """A BMP of empty runs, which Pillow decodes in Python, two bytes at a time."""
-    sizes = (40, 3000, 3000, 1, 8, 1, 2 * count, 0, 0, 256, 0)
-    start = struct.pack("<IHHI", 1078 + 2 * count, 0, 0, 1078)
-    return b"BM" + start + struct.pack("<IiiHHIIiiII", *sizes) + bytes(1024 + 2 * count)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ from hqsod.inference.scaling import Maps
 from hqsod.predict import Predictor, predict_one
 from tests.conftest import random_picture
 from tests.golden import inputs
+from tests.hostile import bomb
 from tests.networks import save_tiny
-from tests.test_images import bomb
 
 for package in ("fastapi", "prometheus_client"):
     pytest.importorskip(package, reason="the serve extra is not installed")

@@ -13,23 +13,20 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from hqsod import addresses, decoding
+from hqsod import addresses, colours
+from hqsod.colours import LEVELS
+from hqsod.colours import Array as Array
 from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
-from hqsod.decoding import SUFFIXES, TURNS, name_of
+from hqsod.decoding import MAX_SIDE, SUFFIXES, TURNS, decode, name_of
 from hqsod.decoding import Source as Source
 from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
 from hqsod.types import MASK_THRESHOLD, Pair, Placement
 
-Array = npt.NDArray[np.uint8]
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
 
-LEVELS = "grey levels from 0 (background) to 255 (object)"
-# Between the channels of a mask in RGB; the four of DUTS have 14 at most, on 0.4 % of the pixels.
-TRACE_OF_COLOUR = 16
 LISTED_LEVELS = 5  # in a message
 # Adaptive filters and run lengths: as small as zlib's level 6 in a quarter of its time.
 PNG_SETTINGS = [
@@ -39,7 +36,7 @@ PNG_SETTINGS = [
 # What results can be written as, by the ending of the file: the format's name, and the longest side
 # in pixels that it can hold (a PNG's is more than we read).
 FORMATS: Mapping[str, tuple[str, int]] = {
-    "png": ("PNG", decoding.MAX_SIDE),
+    "png": ("PNG", MAX_SIDE),
     "webp": ("WEBP", 16_383),
     "jpg": ("JPEG", 65_500),
 }
@@ -156,7 +153,7 @@ def pixels(image: AnyImage) -> Array:
     if isinstance(image, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return colours.to_rgb(image, "the image")[0]
     if not isinstance(image, np.ndarray):
         if hasattr(image, "read"):
             return pixels(image.read())  # a pipe cannot be read twice
@@ -171,41 +168,10 @@ def pixels(image: AnyImage) -> Array:
 
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
     """`read_image`, with what was converted."""
-    decoded = decoding.decode(source, most)
-    notes = list(decoded.notes)
-    mode = decoded.image.mode
-    if mode in ("1", "L", "LA"):
-        notes.append("grey, copied to three channels")
-    elif mode in ("P", "PA"):
-        notes.append("palette, converted to RGB")
-    elif mode not in ("RGB", *decoding.WIDE):
-        notes.append(f"{mode}, converted to RGB")
-    if decoded.orientation != 1:
-        notes.append("turned as its EXIF orientation says")
-    pixels, more = _to_rgb(decoded.upright, name_of(source))
-    return Read(pixels, (*notes, *more), decoded.orientation)
-
-
-def to_rgb(image: Image.Image) -> Array:
-    """(H, W, 3) uint8 sRGB of a PIL image in any mode; transparency is laid over black.
-
-    Raises:
-        InputError: values that are no levels, see `decoding.eight_bit`.
-    """
-    return _to_rgb(image, "the image")[0]
-
-
-def _to_rgb(image: Image.Image, name: str) -> tuple[Array, list[str]]:
-    image, narrowed = decoding.eight_bit(image, name)
-    transparent = image.has_transparency_data
-    if transparent:
-        image = image.convert("RGBA")
-    elif image.mode not in ("RGB", "CMYK", "L"):
-        image = image.convert("RGB")
-    image, converted = decoding.to_srgb(image)
-    if transparent:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("RGB")), [note for note in (narrowed, converted) if note]
+    decoded = decode(source, most)
+    rgb, converted = colours.to_rgb(decoded.upright, name_of(source))
+    turned = () if decoded.orientation == 1 else ("turned as its EXIF orientation says",)
+    return Read(rgb, (*decoded.notes, *turned, *converted), decoded.orientation)
 
 
 def read_mask(source: Source) -> Array:
@@ -255,52 +221,9 @@ def read_map(source: Source) -> Array:
 
 def load_map(source: Source) -> Read:
     """`read_map`, with what was converted."""
-    decoded, name = decoding.decode(source), name_of(source)
-    image, narrowed = decoding.eight_bit(decoded.upright, name)
-    grey, found = _without_colour(*_without_transparency(image, name), name)
-    notes = [note for note in (*decoded.notes, narrowed, *found) if note]
-    return Read(np.array(grey), tuple(notes), decoded.orientation)
-
-
-def _without_transparency(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """The image that holds a mask: where only the transparency says anything, that is the mask."""
-    if not image.has_transparency_data:
-        return image, []
-    image = image.convert("RGBA")
-    *colours, alpha = image.split()
-    if alpha.getextrema() in ((255, 255), (0, 0)):
-        return image.convert("RGB"), []
-    if all(low == high for low, high in (channel.getextrema() for channel in colours)):
-        return alpha, ["in one colour, its transparency taken as the mask"]
-    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-    if np.asarray(image.convert("RGB"))[np.asarray(alpha) == 0].any():
-        raise InputError(
-            f"{name}: levels and transparency that say different things",
-            expected=LEVELS,
-            fix="save the mask without transparency",
-        )
-    return Image.alpha_composite(black, image).convert("RGB"), ["transparency laid over black"]
-
-
-def _without_colour(
-    image: Image.Image, notes: list[str], name: str
-) -> tuple[Image.Image, list[str]]:
-    """The image in mode L, when it is grey but for a trace of colour."""
-    if image.mode in ("1", "L"):
-        return image.convert("L"), notes
-    colours = image.convert("RGB")
-    channels = np.asarray(colours)
-    spread = channels.max(2) - channels.min(2)
-    if spread.max() > TRACE_OF_COLOUR:
-        raise InputError(
-            f"{name}: a mask in colours (mode {image.mode})",
-            expected=LEVELS,
-            fix="convert it to a grey image",
-        )
-    if spread.any():
-        share = np.count_nonzero(spread) / spread.size
-        notes = [*notes, f"a trace of colour on {share:.1%} of the pixels, made grey"]
-    return colours.convert("L"), notes
+    decoded = decode(source)
+    grey, converted = colours.to_grey(decoded.upright, name_of(source))
+    return Read(grey, (*decoded.notes, *converted), decoded.orientation)
 
 
 def find_images(folder: Path) -> list[Path]:
