@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.review import tiles, words
 from hqsod.review.apply import apply
 from hqsod.review.linked import link
-from tests.built import built, disc, many, photograph, record, write_pair
+from tests.built import LAYERS, built, disc, many, photograph, record, write_pair
 
 pytest.importorskip("fastapi", reason="the review extra is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="needs an HTTP client to test with")
@@ -215,6 +216,24 @@ def test_ten_thousand_records_are_listed_without_growing(tmp_path: Path) -> None
     assert len(stems) == 10_020
     assert len(page.get("/api/cards", params={"stem": stems[:60]}).json()) == 60
     assert page.get("/api/cards", params={"stem": stems[:500]}).status_code == 422
+
+
+def test_a_pair_costs_as_much_beside_thousands_of_files(tmp_path: Path) -> None:
+    folder = built(tmp_path / "set")
+    review_set, stems = ReviewSet(folder), [f"pair_{number:04d}" for number in range(6)]
+
+    def seconds() -> float:
+        rounds = []
+        for _ in range(5):
+            start = time.process_time()
+            review_set.cards(stems)
+            rounds.append(time.process_time() - start)
+        return min(rounds)
+
+    before = seconds()
+    for number, layer in np.ndindex(8_000, 3):
+        (folder / LAYERS[layer] / f"other_{number}.png").touch()
+    assert seconds() < 4 * before
 
 
 # ---- what is decided

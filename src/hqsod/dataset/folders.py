@@ -5,8 +5,6 @@ The first three names are those of DUTS-HQ.
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from hqsod import addresses
@@ -33,56 +31,43 @@ def own_path(dest: Path, name: str) -> Path:
     return path
 
 
-class Inside:
-    """Whether names and paths lead out of the data set in `folder`, after links are resolved.
+def require_name(dest: Path, name: str) -> None:
+    """Check that a name in the manifest of `dest` is that of one file or folder.
+
+    Raises:
+        InputError: it is none.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise _outside(dest, name)
+
+
+def require_path(dest: Path, text: str) -> None:
+    """Check that a path in the manifest of `dest` stays within it, after links are resolved.
 
     A folder right in the data set may be a link: that is how `hqsod review --images` makes one of
     folders that stay where they are. What lies in such a folder may not lead out of it.
+
+    Raises:
+        InputError: it leads out.
     """
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
+        raise _outside(dest, text)
+    if addresses.is_remote(dest):
+        return
+    here = dest
+    for depth, name in enumerate(path.parts):
+        parent, here = here, here / name
+        is_linked_folder = depth == 0 and len(path.parts) > 1
+        if is_linked_folder or not here.is_symlink():
+            continue
+        if not here.resolve().is_relative_to(parent.resolve()):
+            raise _outside(dest, text)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._links_in = lru_cache(None)(self._find_links)
 
-    def require_name(self, name: str) -> None:
-        """Check that a name is that of one file or folder.
-
-        Raises:
-            InputError: it is none.
-        """
-        if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise self._outside(name)
-
-    def require_path(self, text: str) -> None:
-        """Check a path within the data set.
-
-        Raises:
-            InputError: it leads out.
-        """
-        path = PurePosixPath(text)
-        if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
-            raise self._outside(text)
-        if addresses.is_remote(self.folder):
-            return
-        for depth in range(1, len(path.parts) + 1):
-            parent, name = self.folder.joinpath(*path.parts[: depth - 1]), path.parts[depth - 1]
-            is_linked_folder = depth == 1 and len(path.parts) > 1
-            if name in self._links_in(parent) and not is_linked_folder:
-                home = parent.resolve() if depth > 1 else self.folder.resolve()
-                if not (parent / name).resolve().is_relative_to(home):
-                    raise self._outside(text)
-
-    @staticmethod
-    def _find_links(folder: Path) -> frozenset[str]:
-        """The links in a folder: all at once, since a data set has thousands of files."""
-        if not folder.is_dir():
-            return frozenset()
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_symlink())
-
-    def _outside(self, text: str) -> InputError:
-        return InputError(
-            f"{self.folder}: its manifest names {text!r}, which is outside of it",
-            expected="names within the data set",
-            fix="do not use this data set: whoever made it may want to harm you",
-        )
+def _outside(dest: Path, text: str) -> InputError:
+    return InputError(
+        f"{dest}: its manifest names {text!r}, which is outside of it",
+        expected="names within the data set",
+        fix="do not use this data set: whoever made it may want to harm you",
+    )

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from hqsod.dataset.folders import IMAGES, MASKS, Inside, own_path
+from hqsod.dataset.folders import IMAGES, MASKS, own_path, require_name, require_path
 from hqsod.errors import InputError, OutputError, printable
 from hqsod.types import Placement
 
@@ -237,14 +237,13 @@ class Manifest:
             InputError: a row is damaged, or names a file outside of the data set.
         """
         rows = self._connection.execute("SELECT * FROM latest ORDER BY stem")
-        inside = Inside(self.folder)
-        return {row["stem"]: _record(row, inside) for row in rows}
+        return {row["stem"]: _record(row, self.folder) for row in rows}
 
     def find(self, stem: str) -> Record | None:
         """The newest record of `stem`, if it has one; raises as `latest`."""
         newest = "SELECT * FROM records WHERE stem = ? ORDER BY id DESC LIMIT 1"
         row = self._connection.execute(newest, (stem,)).fetchone()
-        return row and _record(row, Inside(self.folder))
+        return row and _record(row, self.folder)
 
 
 @contextmanager
@@ -262,20 +261,20 @@ def damage_told(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _record(row: sqlite3.Row, inside: Inside) -> Record:
+def _record(row: sqlite3.Row, folder: Path) -> Record:
     """The record in a row, fit to be used.
 
     Raises:
         InputError: the row is damaged, or a name in it leads out of the data set.
     """
-    with damage_told(inside.folder, f"row {row['id']}"):
+    with damage_told(folder, f"row {row['id']}"):
         record = _RECORD.validate_python(
             dict(row) | {name: json.loads(row[name]) for name in _JSON}
         )
         for name in (record.stem, *record.outputs):
-            inside.require_name(name)
+            require_name(folder, name)
         for file in record.outputs.values():
-            inside.require_path(file.path)
+            require_path(folder, file.path)
         if record.status == "built":
             _ = record.outputs[IMAGES], record.outputs[MASKS]
     return record
