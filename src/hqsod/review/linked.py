@@ -7,6 +7,7 @@ with a record of each pair, judged as a build would judge it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,24 +48,14 @@ def link(
         InputError: a folder is missing, a name is taken, or no photograph has a mask.
         OutputError: `dest` cannot be written to or holds something else.
     """
-    folders = {IMAGES: photographs, MASKS: masks, **candidates}
     for name in candidates:
-        if (
-            name in TAKEN
-            or is_painted(name)
-            or not name.replace("-", "").replace("_", "").isalnum()
-        ):
-            raise InputError(
-                f"--candidates {name}=...",
-                expected="a new name of letters, digits, - and _",
-                fix="rename it",
-            )
+        _require_new_name(name)
     found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
         raise InputError(f"{photographs}, {masks}: no picture with a mask of the same name")
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        for name, folder in folders.items():
+        for name, folder in {IMAGES: photographs, MASKS: masks, **candidates}.items():
             _link(dest / name, folder)
     except OSError as error:
         raise OutputError(
@@ -73,12 +64,23 @@ def link(
             fix="name another folder for the decisions",
         ) from error
     others = {name: by_stem(images.find_images(folder))[0] for name, folder in candidates.items()}
-    work = [
-        {IMAGES: pair.image, MASKS: pair.mask}
-        | {name: files[pair.stem] for name, files in others.items() if pair.stem in files}
-        for pair in found.pairs
-    ]
-    return _record_all(dest, [pair.stem for pair in found.pairs], work)
+    return _record_all(
+        dest,
+        {
+            pair.stem: {IMAGES: pair.image, MASKS: pair.mask}
+            | {name: files[pair.stem] for name, files in others.items() if pair.stem in files}
+            for pair in found.pairs
+        },
+    )
+
+
+def _require_new_name(name: str) -> None:
+    if name in TAKEN or is_painted(name) or not re.fullmatch(r"[\w-]+", name):
+        raise InputError(
+            f"--candidates {name}=...",
+            expected="a new name of letters, digits, - and _",
+            fix="rename it",
+        )
 
 
 def _link(link: Path, folder: Path) -> None:
@@ -95,20 +97,17 @@ def _link(link: Path, folder: Path) -> None:
     link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def _record_all(dest: Path, stems: list[str], work: list[dict[str, Path]]) -> tuple[str, ...]:
+def _record_all(dest: Path, work: Mapping[str, Mapping[str, Path]]) -> tuple[str, ...]:
     failed = []
     key = hashlib.sha256(RECIPE.encode()).hexdigest()
     with (
         Manifest.open(dest, create=True) as manifest,
         ThreadPoolExecutor() as pool,
-        progress_bar(len(stems), "judging", "pairs") as bar,
+        progress_bar(len(work), "judging", "pairs") as bar,
     ):
         manifest.add_recipe(key, SETTINGS)
         known = manifest.latest()
-        jobs = (
-            (stem, files, known.get(stem), key) for stem, files in zip(stems, work, strict=True)
-        )
-        for record in pool.map(lambda job: _record(*job), jobs):
+        for record in pool.map(lambda stem: _record(stem, work[stem], known.get(stem), key), work):
             bar.advance()
             if record is None:
                 continue
