@@ -119,6 +119,28 @@ def wait_for_tiles(page) -> None:
         page.wait_for_timeout(100)
 
 
+def start_correcting(page, tool: str) -> None:
+    page.keyboard.press("b")
+    page.wait_for_selector("#correction-bar:not([hidden])")
+    page.keyboard.press(tool)
+
+
+def pointer(page, size: int) -> Callable[[float, float], tuple[float, float]]:
+    """Where on the screen a point of the fitted picture is."""
+    page.wait_for_timeout(300)  # the canvas takes the size that the bar leaves it
+    box = page.locator("#canvas").bounding_box()
+    scale = min(box["width"], box["height"]) / size * 0.98
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    return lambda x, y: tuple(
+        m + (at - size / 2) * scale for m, at in zip(middle, (x, y), strict=True)
+    )
+
+
+PINK = """([x, y]) => { const c = document.getElementById("canvas"), b = c.getBoundingClientRect();
+    const [red, green, blue] = c.getContext("2d").getImageData(x - b.x, y - b.y, 1, 1).data;
+    return red > blue && blue > green; }"""
+
+
 def test_a_person_judges_a_data_set_with_the_keyboard_alone(tmp_path: Path, opened) -> None:
     folder = built(tmp_path / "set", 6, size=400)
     with serving(folder) as server:
@@ -212,7 +234,7 @@ def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, open
         page = opened(f"{server.url}#pair/pair_0000")
         wait_for_tiles(page)
         page.keyboard.press("b")
-        page.wait_for_selector("#brush-bar:not([hidden])")
+        page.wait_for_selector("#correction-bar:not([hidden])")
         box = page.locator("#canvas").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.move(x - 60, y)
@@ -242,6 +264,68 @@ def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, open
     np.testing.assert_array_equal(
         images.read_mask(folder / "hq-masks" / "pair_0000.png"), soft
     )  # the original stays
+
+
+def test_a_polygon_is_added_and_another_taken_away(tmp_path: Path, opened) -> None:
+    folder = built(tmp_path / "set", 2, size=600)
+    before = images.read_mask(folder / "hq-masks" / "pair_0000.png")
+    with serving(folder) as server:
+        page = opened(f"{server.url}#pair/pair_0000")
+        wait_for_tiles(page)
+        start_correcting(page, "p")
+        corner = pointer(page, 600)
+        for x, y in ((20, 20), (220, 20), (300, 300), (20, 220)):
+            page.mouse.click(*corner(x, y))
+        page.keyboard.press("z")  # the last corner again
+        page.mouse.click(*corner(20, 220))
+        page.mouse.click(*corner(20, 20))  # the first one closes
+        page.keyboard.press("e")
+        for x, y in ((300, 300), (400, 300), (300, 400)):
+            page.mouse.click(*corner(x, y))
+        page.keyboard.press("s")
+        assert "still open" in text(page, "#toast")
+        page.keyboard.press("Enter")
+        page.keyboard.press("s")
+        stem_is(page, "pair_0001")
+    corrected = images.read_mask(folder / "corrected-masks" / "pair_0000-1.png")
+    rows, columns = np.indices(corrected.shape)
+    added = (rows > 25) & (columns > 25) & (rows + columns < 215)
+    taken = (rows > 305) & (columns > 305) & (rows + columns < 695)
+    assert (corrected[added] == 255).all()
+    assert not corrected[taken].any()
+    near = (rows < 305) & (columns < 305) | (rows > 295) & (columns > 295)
+    np.testing.assert_array_equal(corrected[~near], before[~near])
+
+
+def test_a_click_adds_a_region_of_another_version_or_erases_one(tmp_path: Path, opened) -> None:
+    folder = built(tmp_path / "set", 2, size=600)
+    rows, columns = np.indices((600, 600))
+
+    def blob(row: int, column: int) -> np.ndarray:  # with a soft rim
+        distance = np.hypot(rows - row, columns - column)
+        return np.clip((80 - distance) * 16, 0, 255).astype(np.uint8)
+
+    first, second, third = blob(150, 150), blob(150, 450), blob(450, 300)
+    images.write_png(folder / "masks" / "pair_0000.png", first | third)
+    images.write_png(folder / "hq-masks" / "pair_0000.png", second | blob(440, 300))
+    with serving(folder) as server:
+        page = opened(f"{server.url}#pair/pair_0000")
+        wait_for_tiles(page)
+        page.keyboard.press("v")  # the upscaled mask fills the canvas
+        start_correcting(page, "g")
+        corner = pointer(page, 600)
+        page.wait_for_function(PINK, arg=corner(450, 150))
+        page.mouse.click(*corner(450, 150))
+        page.mouse.click(*corner(300, 300))
+        assert "no object" in text(page, "#toast")
+        page.mouse.click(*corner(300, 440))
+        page.keyboard.press("z")
+        page.keyboard.press("e")
+        page.mouse.click(*corner(150, 150))
+        page.keyboard.press("s")
+        stem_is(page, "pair_0001")
+    corrected = images.read_mask(folder / "corrected-masks" / "pair_0000-1.png")
+    np.testing.assert_array_equal(corrected, second | third)
 
 
 def test_several_pairs_are_decided_at_once_and_taken_back_at_once(tmp_path: Path, opened) -> None:

@@ -2,7 +2,7 @@
 
 import { getCards, thumbnailPath } from "./api.js";
 
-const CARD_WIDTH = 196;
+const CARD_WIDTH = 196; // at least, but for two on a phone
 const CARD_HEIGHT = 214;
 const GAP = 12;
 const ROWS_BEYOND = 1; // rows kept ready above and below what is in sight
@@ -33,13 +33,20 @@ export class Grid {
   }
 
   clear() {
-    for (const element of this.elements.values()) element.remove();
-    this.elements.clear();
+    for (const index of this.elements.keys()) this.remove(index);
+  }
+
+  remove(index) {
+    const element = this.elements.get(index);
+    const image = element.querySelector("img");
+    if (image) image.src = ""; // what is out of sight is not waited for
+    element.remove();
+    this.elements.delete(index);
   }
 
   layOut() {
     if (!this.scroll.clientWidth) return; // hidden
-    const columns = Math.max(1, Math.floor((this.holder.clientWidth + GAP) / (CARD_WIDTH + GAP)));
+    const columns = Math.max(2, Math.floor((this.holder.clientWidth + GAP) / (CARD_WIDTH + GAP)));
     const width = (this.holder.clientWidth - (columns - 1) * GAP) / columns;
     if (columns !== this.columns || width !== this.width) this.clear();
     Object.assign(this, { columns, width });
@@ -54,10 +61,8 @@ export class Grid {
     const bottom = Math.ceil((this.scroll.scrollTop + this.scroll.clientHeight) / step) + ROWS_BEYOND;
     const first = Math.max(0, top * this.columns);
     const last = Math.min(this.stems.length, bottom * this.columns);
-    for (const [index, element] of this.elements) {
-      if (index >= first && index < last) continue;
-      element.remove();
-      this.elements.delete(index);
+    for (const index of this.elements.keys()) {
+      if (index < first || index >= last) this.remove(index);
     }
     for (let index = first; index < last; index++) {
       if (!this.elements.has(index)) this.place(index);
@@ -91,6 +96,7 @@ export class Grid {
     if (card?.thumbnail) {
       const image = new Image();
       image.alt = "";
+      image.fetchPriority = "low"; // names and decisions come first
       image.src = thumbnailPath(card);
       thumb.append(image);
     } else if (card) {

@@ -80,8 +80,8 @@ export class Layers {
     return createImageBitmap(await answer.blob());
   }
 
-  // The whole mask at full size as the alpha of one canvas, for the brush: alpha is kept exactly.
-  async whole(layer) {
+  // The whole mask at full size as the alpha of one canvas, to be corrected: alpha is kept exactly.
+  async whole(layer, colour = TINT) {
     const { width, height } = this.levels[0];
     const canvas = blank(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -93,7 +93,7 @@ export class Layers {
           const data = new ImageData(pixels(bitmap), bitmap.width, bitmap.height);
           for (let at = 0; at < data.data.length; at += 4) {
             data.data[at + 3] = data.data[at];
-            [data.data[at], data.data[at + 1], data.data[at + 2]] = TINT;
+            [data.data[at], data.data[at + 1], data.data[at + 2]] = colour;
           }
           context.putImageData(data, column * tile, row * tile);
         }));
@@ -117,4 +117,4 @@ function pixels(bitmap) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
 }
 
-export { TINT };
+export { ADDED, TINT };

@@ -1,7 +1,7 @@
 // The page: two views (the grid, one pair), the keys, and what happens when a person decides.
 
 import * as api from "./api.js";
-import { Brush } from "./brush.js";
+import { Correcting } from "./correcting.js";
 import { Grid, make } from "./grid.js";
 import { Stage } from "./stage.js";
 import { VIEWS, Viewer } from "./viewer.js";
@@ -26,6 +26,7 @@ const stage = new Stage(byId("canvas"), {
   wiped: setWipe,
 });
 const viewer = new Viewer(stage, { decide, viewed: (view) => viewer.setView(view) });
+const correcting = new Correcting(stage, viewer, { save: saveCorrection, say, toast });
 
 // ---- saying things
 
@@ -78,7 +79,7 @@ function setState(state) {
 }
 
 function showGrid() {
-  if (stage.brush && !leaveBrush()) return;
+  if (!correcting.leave()) return;
   const stem = viewer.pair?.stem;
   location.hash = "";
   byId("pair-view").hidden = true;
@@ -91,7 +92,7 @@ function showGrid() {
 // ---- one pair
 
 async function openPair(stem) {
-  if (stage.brush && !leaveBrush()) return;
+  if (!correcting.leave()) return;
   try {
     const pair = await api.getPair(stem);
     position = grid.stems.indexOf(stem);
@@ -224,66 +225,19 @@ async function saveNote() {
   toast(`${pair.stem}: note saved.`);
 }
 
-// ---- the brush
+// ---- corrections
 
-async function startBrush() {
-  if (stage.brush) return;
+async function saveCorrection() {
   const { pair } = viewer;
-  const base = stage.wipe > 0.5 ? stage.versionA : stage.versionB; // what most of the canvas shows
-  try {
-    stage.set({ brush: new Brush(await stage.layers.whole(base)) });
-  } catch (error) {
-    say(error);
-    return;
-  }
-  if (viewer.pair !== pair) { stage.set({ brush: null }); return; }
-  stage.canvas.classList.add("brushing");
-  byId("brush-bar").hidden = false;
-  byId("wipe-bar").hidden = true;
-  setBrushSize(Number(byId("brush-size").value));
-  setErasing(false);
-  toast(`Correcting a copy of ${base}; the original stays.`);
-}
-
-function leaveBrush() {
-  if (stage.brush.touched && !window.confirm("Discard the correction?")) return false;
-  stage.set({ brush: null });
-  stage.canvas.classList.remove("brushing");
-  byId("brush-bar").hidden = true;
-  byId("wipe-bar").hidden = viewer.versions.length < 2;
-  return true;
-}
-
-async function saveBrush() {
-  const { pair } = viewer;
-  const png = await stage.brush.png();
+  if (correcting.mask.corners.length) { toast("The polygon is still open: p and Enter close it, Esc drops it."); return; }
+  const png = await correcting.mask.png();
   const wish = { who: who(), after: pair.number, note: byId("note").value };
   if (!await commit(pair.stem, () => api.correct(pair.stem, png, wish))) return;
   remember([pair]);
-  stage.brush.strokes = [];
-  leaveBrush();
+  correcting.mask.changes = [];
+  correcting.leave();
   await goOn(pair.stem);
   toast(`${pair.stem}: correction saved and taken. z takes the decision back.`);
-}
-
-function setErasing(erasing) {
-  stage.brush.erasing = erasing;
-  byId("brush-add").setAttribute("aria-checked", String(!erasing));
-  byId("brush-erase").setAttribute("aria-checked", String(erasing));
-  stage.ask();
-}
-
-function setBrushSize(size) {
-  const value = Math.min(200, Math.max(1, Math.round(size)));
-  if (stage.brush) stage.brush.size = value;
-  byId("brush-size").value = value;
-  byId("brush-size-said").textContent = value;
-  stage.ask();
-}
-
-function undoStroke() {
-  if (!stage.brush.undo()) toast("No stroke to take back.");
-  stage.ask();
 }
 
 // ---- keys
@@ -321,7 +275,7 @@ const PAIR_KEYS = {
   ArrowRight: ["next pair", () => step(1)],
   ArrowLeft: ["previous pair", () => step(-1)],
   n: ["write a note (Esc saves it)", () => byId("note").focus()],
-  b: ["correct with the brush", startBrush],
+  b: ["correct the mask", () => correcting.start()],
   ...Object.fromEntries(VIEWS.map(([view, name, key]) => [key, [name.toLowerCase(), () => viewer.setView(view)]])),
   " ": ["hide the masks while held", () => stage.set({ hidden: true })],
   v: ["flip between the two versions", flip],
@@ -337,27 +291,6 @@ const PAIR_KEYS = {
   "Shift+ArrowDown": [null, () => stage.pan(0, -PAN)],
   Escape: ["all pairs", showGrid],
 };
-const moveBrush = (x, y, painting) => () => { stage.brush.step(x * 8, y * 8, painting); stage.ask(); };
-const BRUSH_KEYS = {
-  a: ["add", () => setErasing(false)],
-  e: ["erase", () => setErasing(true)],
-  "[": ["smaller brush", () => setBrushSize(stage.brush.size / 1.25 - 0.5)],
-  "]": ["larger brush", () => setBrushSize(stage.brush.size * 1.25 + 0.5)],
-  ArrowLeft: ["move the brush (all four arrows)", moveBrush(-1, 0, false)],
-  ArrowRight: [null, moveBrush(1, 0, false)],
-  ArrowUp: [null, moveBrush(0, -1, false)],
-  ArrowDown: [null, moveBrush(0, 1, false)],
-  "Shift+ArrowLeft": ["paint along (all four arrows)", moveBrush(-1, 0, true)],
-  "Shift+ArrowRight": [null, moveBrush(1, 0, true)],
-  "Shift+ArrowUp": [null, moveBrush(0, -1, true)],
-  "Shift+ArrowDown": [null, moveBrush(0, 1, true)],
-  Enter: ["paint where the brush is", () => { stage.brush.dab(); stage.ask(); }],
-  z: ["undo the last stroke", undoStroke],
-  s: ["save and take", saveBrush],
-  "+": [null, PAIR_KEYS["+"][1]], "-": [null, PAIR_KEYS["-"][1]], 0: [null, PAIR_KEYS[0][1]],
-  Escape: ["discard", () => leaveBrush()],
-};
-
 function decideNamed(name) {
   if (name && (!isOpen() || viewer.versions.includes(name))) decide(name);
   else toast(isOpen() ? `There is no ${name ?? "corrected"} mask of this pair.` : "Open the pair first.");
@@ -365,7 +298,7 @@ function decideNamed(name) {
 
 function showHelp() {
   const sections = [
-    ["Deciding", DECIDING], ["The grid", GRID_KEYS], ["One pair", PAIR_KEYS], ["The brush", BRUSH_KEYS],
+    ["Deciding", DECIDING], ["The grid", GRID_KEYS], ["One pair", PAIR_KEYS], ["Correcting", correcting.keys],
   ];
   const named = { " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", "Shift+ArrowLeft": "Shift ←", Escape: "Esc" };
   byId("keys").replaceChildren(...sections.map(([title, keys]) => {
@@ -404,7 +337,7 @@ function actionOf(event) {
   if (event.key === "?") return showHelp;
   const name = event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key;
   const letter = name.length === 1 ? name.toLowerCase() : name;
-  if (stage.brush) return BRUSH_KEYS[letter]?.[1];
+  if (correcting.mask) return correcting.keys[letter]?.[1];
   const own = isOpen() ? PAIR_KEYS : GRID_KEYS;
   const numbered = isOpen() && viewer.choices().find(([key]) => key === letter);
   if (numbered) return () => decide(numbered[1]);
@@ -418,9 +351,8 @@ function listen() {
   document.addEventListener("keyup", (event) => { if (event.key === " ") stage.set({ hidden: false }); });
   const clicks = {
     "help-button": showHelp, back: showGrid, previous: () => step(-1), next: () => step(1), undo,
-    brush: startBrush, "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5),
-    "zoom-fit": () => stage.fit(), "brush-add": () => setErasing(false), "brush-erase": () => setErasing(true),
-    "brush-undo": undoStroke, "brush-cancel": () => leaveBrush(), "brush-save": saveBrush,
+    correct: () => correcting.start(), "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5),
+    "zoom-fit": () => stage.fit(),
   };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", action);
   byId("wipe").addEventListener("input", (event) => stage.set({ wipe: event.target.value / 100 }));
@@ -430,7 +362,6 @@ function listen() {
       viewer.setView(stage.view); // its legend names them
     });
   }
-  byId("brush-size").addEventListener("input", (event) => setBrushSize(Number(event.target.value)));
   byId("note").addEventListener("blur", saveNote);
   byId("who").addEventListener("change", () => localStorage.setItem("who", byId("who").value.trim()));
   let pause = 0;
@@ -440,7 +371,7 @@ function listen() {
     clearTimeout(pause);
     pause = setTimeout(refresh, event.target.name === "search" ? SEARCH_PAUSE : 0);
   });
-  window.addEventListener("beforeunload", (event) => { if (stage.brush?.touched) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (correcting.mask?.touched) event.preventDefault(); });
 }
 
 function fillFilters() {

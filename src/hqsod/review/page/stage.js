@@ -12,7 +12,7 @@ export class Stage {
     this.view = "cutout";
     this.hidden = false; // the masks
     this.wipe = 0.5;
-    this.brush = null;
+    this.correction = null; // the mask being corrected
     this.pointers = new Map();
     new ResizeObserver(() => this.resize()).observe(canvas);
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -21,7 +21,7 @@ export class Stage {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => this.up(event));
     }
-    canvas.addEventListener("pointerleave", () => { this.brush?.leave(); this.ask(); });
+    canvas.addEventListener("pointerleave", () => { this.correction?.leave(); this.ask(); });
   }
 
   show(pair, versionA, versionB) {
@@ -91,7 +91,7 @@ export class Stage {
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = this.scale < 1;
     if (!this.drawLayer(PICTURE, PICTURE)) this.drawWaiting();
-    if (this.brush) this.brush.draw(context, this);
+    if (this.correction) this.correction.draw(context);
     else if (!this.hidden) this.drawMasks();
     this.zoomed(this.scale);
     canvas.dataset.drawn = (performance.now() - began).toFixed(2);
@@ -206,9 +206,13 @@ export class Stage {
     const ratio = window.devicePixelRatio || 1;
     const nearDivider = Math.abs(point.x - this.wipe * this.canvas.width) < GRIP * ratio;
     const divides = !this.hidden && this.view !== "difference" && this.versionA !== this.versionB;
-    if (this.pointers.size > 1) { this.brush?.end(); this.dragging = "pinch"; }
-    else if (this.brush && event.button === 0) { this.dragging = "brush"; this.brush.begin(this.inPicture(point)); }
-    else if (!this.brush && divides && nearDivider) this.dragging = "wipe";
+    if (this.pointers.size > 1) {
+      if (this.dragging === "tool") this.correction?.end(false);
+      this.dragging = "pinch";
+    } else if (this.correction && event.button === 0) {
+      this.dragging = "tool";
+      this.correction.begin(this.inPicture(point));
+    } else if (!this.correction && divides && nearDivider) this.dragging = "wipe";
     else this.dragging = "pan";
     this.ask();
   }
@@ -216,10 +220,10 @@ export class Stage {
   move(event) {
     const point = this.at(event);
     const before = this.pointers.get(event.pointerId);
-    if (this.brush) { this.brush.hover(this.inPicture(point)); this.ask(); }
+    if (this.correction) { this.correction.hover(this.inPicture(point)); this.ask(); }
     if (!before) return;
     if (this.dragging === "pinch") this.pinch(event.pointerId, point);
-    else if (this.dragging === "brush") this.brush.extend(this.inPicture(point));
+    else if (this.dragging === "tool") this.correction?.extend(this.inPicture(point));
     else if (this.dragging === "wipe") this.wiped(Math.min(1, Math.max(0, point.x / this.canvas.width)));
     else this.pan(point.x - before.x, point.y - before.y);
     this.pointers.set(event.pointerId, point);
@@ -235,8 +239,9 @@ export class Stage {
   }
 
   up(event) {
-    if (this.dragging === "brush") this.brush?.end();
+    if (this.dragging === "tool") this.correction?.end(event.type === "pointerup");
     this.pointers.delete(event.pointerId);
     if (!this.pointers.size) this.dragging = null;
+    this.ask();
   }
 }
