@@ -6,6 +6,7 @@ const CARD_WIDTH = 196; // at least, but for two on a phone
 const CARD_HEIGHT = 214;
 const GAP = 12;
 const ROWS_BEYOND = 1; // rows kept ready above and below what is in sight
+const REST = 80; // milliseconds in sight before a thumbnail is asked for
 const CARDS_KEPT = 1000;
 const SELECTED_MOST = 200; // as many cards as the server tells at once
 
@@ -94,11 +95,7 @@ export class Grid {
     if (!element) return;
     const thumb = make("span", "thumb");
     if (card?.thumbnail) {
-      const image = new Image();
-      image.alt = "";
-      image.fetchPriority = "low"; // names and decisions come first
-      image.src = thumbnailPath(card);
-      thumb.append(image);
+      thumb.append(thumbnail(thumbnailPath(card), element.querySelector("img")));
     } else if (card) {
       thumb.append("a file is missing");
     }
@@ -182,6 +179,16 @@ export class Grid {
       element.tabIndex = index === this.current ? 0 : -1;
     }
   }
+}
+
+// The one there is if it shows the same; a new one is asked for once it has stayed in sight.
+function thumbnail(path, present) {
+  if (present?.getAttribute("src") === path) return present;
+  const image = new Image();
+  image.alt = "";
+  image.fetchPriority = "low"; // names and decisions come first
+  setTimeout(() => { if (image.isConnected) image.src = path; }, REST);
+  return image;
 }
 
 export function make(tag, className = "", text = "") {

@@ -15,19 +15,22 @@ export function regionAt(canvas, point) {
   const start = row * width + column;
   if (mask[start] <= THRESHOLD) return null;
   const inside = new Uint8Array(mask.length);
-  const open = [start];
+  const open = [];
+  const enter = (at, level) => {
+    if (inside[at] !== 0 || !(mask[at] > THRESHOLD || (mask[at] && mask[at] < level))) return;
+    inside[at] = 1;
+    open.push(at);
+  };
   let [left, top, right, bottom] = [column, row, column, row];
-  inside[start] = 1;
+  enter(start, 0);
   while (open.length) {
     const at = open.pop(), x = at % width, y = (at - x) / width;
     left = Math.min(left, x); right = Math.max(right, x);
     top = Math.min(top, y); bottom = Math.max(bottom, y);
-    const beside = [x > 0 ? at - 1 : at, x + 1 < width ? at + 1 : at, at - width, at + width];
-    for (const next of beside) {
-      if (inside[next] !== 0 || !(mask[next] > THRESHOLD || (mask[next] && mask[next] < mask[at]))) continue;
-      inside[next] = 1;
-      open.push(next);
-    }
+    if (x > 0) enter(at - 1, mask[at]);
+    if (x + 1 < width) enter(at + 1, mask[at]);
+    enter(at - width, mask[at]); // outside of the mask there is undefined, which is not 0
+    enter(at + width, mask[at]);
   }
   const region = { x: left, y: top, width: right - left + 1, height: bottom - top + 1 };
   const values = new Uint8Array(region.width * region.height);
