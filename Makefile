@@ -46,4 +46,4 @@ $(VENV)/.browser: $(VENV)/.test
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) demo/tour dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
