@@ -32,7 +32,7 @@ from hqsod.inference.onnx_network import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
 from hqsod.inference.scaling import prepare
 from hqsod.inference.torch_network import TorchNetwork, load_weights
-from hqsod.predict import Predictor
+from hqsod.predict import Predictor, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
 from tests.networks import save_tiny
@@ -372,8 +372,8 @@ def test_refining_draws_the_edge_of_maps_and_cut_outs_anew(folder: Path, tmp_pat
     path, out = folder / "coffee.jpg", tmp_path / "out"
     assert run(path, "--out", out, "--refine", "--cutout", "--precision", "float32")[0] == 0
     light = Predictor(precision="float32")
-    image = np.asarray(Image.open(path))
-    coarse = light.maps([prepare(image, light.size)])[0]
+    image = read(light, path)
+    coarse = light.maps([image.prepared])[0]
     wanted = (light.refine(image, coarse) * 255).round()
     np.testing.assert_array_equal(read_map(out / "coffee.png"), wanted)
     cut = light.cut_out(path, hqsod.CutOut(refine=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -135,6 +135,29 @@ def test_a_file_that_was_changed_is_refused(publish):
     path.write_bytes(DATA[:-1] + b"!")
     with pytest.raises(WeightsError, match="not the published one"):
         weights.resolve("toy")
+
+
+def test_what_is_fetched_is_said(publish, capsys: pytest.CaptureFixture[str]):
+    toy = publish("/file")
+    weights.resolve("toy")
+    said = capsys.readouterr().err
+    assert f"fetching toy ({toy.network}, 5 MB; licence: {toy.licence}) from {toy.urls[0]}" in said
+
+
+def test_where_md5_alone_is_published_the_first_sha256_stays(publish, monkeypatch):
+    toy = replace(publish("/file"), digest="md5:" + hashlib.md5(DATA).hexdigest())
+    monkeypatch.setattr(weights, "registry", lambda: {"toy": toy})
+    path = weights.resolve("toy")
+    monkeypatch.setattr(weights, "is_intact", partial(only_by_sha256, weights.is_intact))
+    assert weights.resolve("toy") == path
+    path.write_bytes(DATA[::-1])
+    with pytest.raises(WeightsError, match="not what it first was"):
+        weights.resolve("toy")
+
+
+def only_by_sha256(is_intact: Callable[[Path, str], bool], path: Path, digest: str) -> bool:
+    """`is_intact` as if MD5 were broken and took any file."""
+    return digest.startswith("md5:") or is_intact(path, digest)
 
 
 def test_a_path_is_taken_and_an_unknown_name_refused(tmp_path: Path):

@@ -17,7 +17,7 @@ from hqsod.errors import SettingsError
 from hqsod.files import Outcome, Work, make_each
 from hqsod.images import AnyImage, Array, pixels
 from hqsod.inference.saliency import SaliencyNetwork, load_network
-from hqsod.inference.scaling import SIZES, Maps, prepare, restore
+from hqsod.inference.scaling import Maps, prepare, restore
 from hqsod.types import MASK_THRESHOLD
 
 if TYPE_CHECKING:
@@ -75,8 +75,11 @@ class Predictor:
     def size(self) -> int:
         """Height and width images are brought to."""
         size = self.network.size if self._size is None else self._size
-        if size not in SIZES:
-            raise SettingsError(f"size {size}", expected=f"from {SIZES[0]} to {SIZES[-1]} pixels")
+        sizes = self.network.sizes
+        if size not in sizes:
+            few = f"{sizes[0]}, which the network is fixed to"
+            many = f"from {sizes[0]} to {sizes[-1]} pixels"
+            raise SettingsError(f"size {size}", expected=few if len(sizes) == 1 else many)
         return size
 
     @cached_property
@@ -124,10 +127,11 @@ class Predictor:
             return self((given,))[0]
         maps: list[Maps] = []
         for first in range(0, len(given), self.batch):
-            read = [pixels(image) for image in given[first : first + self.batch]]
-            made = self.maps([prepare(image, self.size) for image in read])
+            read = [as_read(self, pixels(image)) for image in given[first : first + self.batch]]
+            made = self.maps([image.prepared for image in read])
             maps += [
-                restore(small, image.shape[:2]) for small, image in zip(made, read, strict=True)
+                restore(small, image.pixels.shape[:2], image.method)
+                for small, image in zip(made, read, strict=True)
             ]
         return maps
 
@@ -146,60 +150,62 @@ class Predictor:
         Raises:
             InputError, WeightsError, SettingsError: as calling.
         """
-        read = as_read(pixels(image), self.size)
+        read = as_read(self, pixels(image))
         return Image.fromarray(draw("cutouts", read, make(self, [read], settings)[0], settings))
 
     def maps(self, prepared: Sequence[Array]) -> Maps:
         """(B, S, S) float32 maps of prepared images."""
         return self.network(np.stack(prepared))
 
-    def refine(self, image: Array, saliency: Maps) -> Maps:
+    def refine(self, image: Read, saliency: Maps) -> Maps:
         """A map with its edge drawn anew at the size of its image.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: the image.
             saliency: (S, S) float32.
 
         Returns:
             (H, W) float32.
         """
-        refined = self.refiner(image, _levels(image, saliency))
+        refined = self.refiner(image.pixels, _levels(image, saliency))
         return refined.astype(np.float32) / np.float32(255)
 
 
 class Read(NamedTuple):
-    """An image on its way, and as the network sees it."""
+    """An image on its way, as the network sees it, and how its map is brought back."""
 
     pixels: Array
     prepared: Array
+    method: Image.Resampling
 
 
-def as_read(image: Array, size: int) -> Read:
-    """An image, (H, W, 3) uint8, beside itself at the network's size."""
-    return Read(image, prepare(image, size))
+def as_read(predictor: Predictor, image: Array) -> Read:
+    """An image, (H, W, 3) uint8, beside itself as the network sees it."""
+    method = predictor.network.method
+    return Read(image, prepare(image, predictor.size, method), method)
 
 
-def read(size: int, source: images.Source, most: int = images.MAX_PIXELS) -> Read:
+def read(predictor: Predictor, source: images.Source, most: int = images.MAX_PIXELS) -> Read:
     """An image of at most so many pixels, prepared; raises as `read_image`."""
-    return as_read(images.read_image(source, most), size)
+    return as_read(predictor, images.read_image(source, most))
 
 
 def make(predictor: Predictor, batch: Sequence[Read], settings: Shaping) -> list[Maps]:
     """Maps of images: (S, S), or refined, of the size of the image."""
     maps = list(predictor.maps([image.prepared for image in batch]))
     if settings.refine:
-        return [predictor.refine(i.pixels, m) for i, m in zip(batch, maps, strict=True)]
+        return [predictor.refine(image, small) for image, small in zip(batch, maps, strict=True)]
     return maps
 
 
 def draw(kind: str, image: Read, saliency: Maps, settings: CutOut) -> Array:
     """What is shown of an image and its map, as `make` makes it: one of `KINDS`, uint8."""
-    return KINDS[kind](image.pixels, _levels(image.pixels, saliency), settings)
+    return KINDS[kind](image.pixels, _levels(image, saliency), settings)
 
 
-def _levels(image: Array, saliency: Maps) -> Array:
+def _levels(image: Read, saliency: Maps) -> Array:
     """(H, W) uint8 of a map of any size."""
-    return (restore(saliency, image.shape[:2]) * 255).round().astype(np.uint8)
+    return (restore(saliency, image.pixels.shape[:2], image.method) * 255).round().astype(np.uint8)
 
 
 def _remark(saliency: Maps) -> str | None:
@@ -234,7 +240,7 @@ def predict(
     folders = {out / ("" if kind == "maps" else kind): kind for kind in kinds}
     work = Work(
         description="predicting",
-        read=partial(read, predictor.size),
+        read=partial(read, predictor),
         make=partial(make, predictor, settings=settings),
         draw={folder: partial(draw, kind, settings=settings) for folder, kind in folders.items()},
         batch=predictor.batch,
@@ -248,7 +254,7 @@ def predict_one(
     source: BinaryIO, predictor: Predictor, kind: str = "maps", settings: CutOut = cutout.PLAIN
 ) -> bytes:
     """The result of one image as a file; see `predict`."""
-    image = read(predictor.size, io.BytesIO(source.read()))  # a pipe cannot be read twice
+    image = read(predictor, io.BytesIO(source.read()))  # a pipe cannot be read twice
     return encoded(kind, image, make(predictor, [image], settings)[0], settings)
 
 

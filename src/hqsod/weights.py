@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hqsod.addresses import write_bytes
-from hqsod.errors import InputError, WeightsError
+from hqsod.errors import InputError, OutputError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,9 @@ class WeightFile:
         licence: the licence of the weights.
         citation: key into `hqsod.dataset.citations.CITATIONS`.
         larger: how to come by something better, for files that ship with hqsod.
+        row: the network's name in the tables of published scores, if it stands there.
+        preparation: of a saliency network that hqsod did not export; see
+            `hqsod.inference.preparation`.
     """
 
     name: str
@@ -51,6 +55,8 @@ class WeightFile:
     licence: str
     citation: str
     larger: str = ""
+    row: str = ""
+    preparation: Mapping[str, object] | None = None
 
     @property
     def path(self) -> Path:
@@ -114,11 +120,15 @@ def resolve(name: str, *, offline: bool = False, others: Sequence[str] = ()) -> 
         if offline or not entry.urls:
             raise _missing(entry, "it is not in the cache and downloads are off")
         from hqsod import download
+        from hqsod.progress import console
 
+        size = f", {entry.size / 1e6:.0f} MB" if entry.size else ""
+        what = f"{entry.name} ({entry.network}{size}; licence: {entry.licence})"
+        console.print(f"fetching {what} from {entry.urls[0]}", highlight=False, soft_wrap=True)
         reasons = download.fetch(entry.urls, entry.path, entry.digest, entry.size)
         if not entry.path.is_file():
             raise _missing(entry, "; ".join(reasons))
-    _require_intact(entry.path, entry.digest)
+    _require_intact(entry)
     return entry.path
 
 
@@ -130,13 +140,23 @@ def _missing(entry: WeightFile, reason: str) -> WeightsError:
     )
 
 
-def _require_intact(path: Path, digest: str) -> None:
-    if not is_intact(path, digest):
+def _require_intact(entry: WeightFile) -> None:
+    """Check a file's hash; where MD5 alone is published, against the SHA-256 it came with.
+
+    MD5 tells damage, and another's file; but its maker can make two files with the same one. So
+    what came first stays what is used, and the weaker and slower hash is taken once.
+    """
+    record = entry.path.with_name(f"{entry.file}.{entry.digest[-8:]}.sha256")
+    digest = f"sha256:{record.read_text()}" if record.is_file() else entry.digest
+    if not is_intact(entry.path, digest):
         raise WeightsError(
-            f"{path}: its hash is not the published one",
+            f"{entry.path}: its hash is not the published one, or not what it first was",
             expected=digest,
             fix="delete the file and fetch it again",
         )
+    if not digest.startswith("sha256:"):
+        with suppress(OutputError):  # a cache that others keep: checked in full each time
+            write_bytes(record, sha256(entry.path).encode())
 
 
 def is_intact(path: Path, digest: str) -> bool:

@@ -100,8 +100,10 @@ def load_engine(recipe: BuildRecipe, device: torch.device, precision: torch.dtyp
     refiner = load_refiner(recipe.refiner, device, precision)
     predictor, predictor_weights = None, ""
     if recipe.predictor != "none":
-        predictor = load_network(recipe.predictor, str(device), precision_name(precision))
-        predictor_weights = weights.sha256(find_weights(recipe.predictor))
+        path = find_weights(recipe.predictor)
+        number = "auto" if path.suffix == ".onnx" else precision_name(precision)
+        predictor = load_network(recipe.predictor, str(device), number)
+        predictor_weights = weights.sha256(path)
     settings = BuildSettings(
         recipe=recipe.name,
         upscaler=upscaler.name,

@@ -94,5 +94,5 @@ class Networks:
 
 
 def _predict(predictor: SaliencyNetwork, image: Array) -> Array:
-    saliency = predictor(np.stack([prepare(image, predictor.size)]))[0]
+    saliency = predictor(prepare(image, predictor.size, predictor.method)[None])[0]
     return np.asarray((saliency * 255).round(), np.uint8)

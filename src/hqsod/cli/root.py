@@ -21,8 +21,8 @@ DataSet = Annotated[Path, typer.Argument(help="A data set made by hqsod build or
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="A name, the folder of a training run, a .safetensors or .onnx file, or a published "
-        "PurNet checkpoint."
+        help="A name from `hqsod weights list`, the folder of a training run, a .safetensors or "
+        ".onnx file, or a published PurNet checkpoint."
     ),
 ]
 Size = Annotated[

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from hqsod import extras
 from hqsod.cli.root import app
-from hqsod.errors import WeightsError
+from hqsod.errors import SettingsError, WeightsError
 
 group = typer.Typer(help="List, fetch, verify and convert weight files.", no_args_is_help=True)
 app.add_typer(group, name="weights")
@@ -20,14 +20,19 @@ app.add_typer(group, name="weights")
 
 @group.command("list")
 def list_files() -> None:
-    """Show every weight file hqsod knows by name, and whether it is at hand."""
+    """Show every weight file hqsod knows by name: what is at hand, licences, published scores."""
     from hqsod import weights
+    from hqsod.evaluate.report.published import scores_of
 
-    table = Table(Column("name", no_wrap=True), "size", "at hand", "network", "licence", box=SIMPLE)
+    about = Column("network; licence; published scores", overflow="fold")
+    table = Table(Column("name", no_wrap=True), "size", "at hand", about, box=SIMPLE)
     for file in weights.registry().values():
         size = f"{file.size / 1e6:.0f} MB" if file.size else "?"
         there = "yes" if file.path.is_file() else "no"
-        table.add_row(file.name, size, there, file.network, file.licence)
+        scores = scores_of(file.row) if file.row else ""
+        table.add_row(
+            file.name, size, there, "; ".join(filter(None, (file.network, file.licence, scores)))
+        )
     Console().print(table)
     typer.echo(f"Downloaded files lie in {weights.cache_folder()}.")
 
@@ -45,7 +50,8 @@ def fetch(
             f"weights {unknown[0]!r}", expected=f"one of {', '.join(weights.registry())}"
         )
     for name in names:
-        typer.echo(f"{name}: {weights.resolve(name, offline=offline)}")
+        path = weights.resolve(name, offline=offline)
+        typer.echo(f"{name}: {path}; sha256 {weights.sha256(path)}")
 
 
 @group.command()
@@ -64,6 +70,59 @@ def verify() -> None:
             typer.echo(f"{file.name}: DAMAGED; delete {file.path} and fetch it again")
     if damaged:
         raise typer.Exit(1)
+
+
+@group.command()
+def describe(
+    network: Annotated[Path, typer.Argument(help="An ONNX file that hqsod did not export.")],
+    mean: Annotated[
+        str, typer.Option(help="Subtracted from red, green and blue: three numbers, or one.")
+    ] = "0",
+    std: Annotated[str, typer.Option(help="What the rest is divided by: likewise.")] = "1",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square it takes, if the graph does not fix it.")
+    ] = None,
+    divisor: Annotated[
+        str,
+        typer.Option(
+            help="What levels from 0 to 255 are divided by first: a number, or maximum for each "
+            "image's highest."
+        ),
+    ] = "255",
+    output: Annotated[
+        str | None, typer.Option(help="The output that is the map; by default the first.")
+    ] = None,
+) -> None:
+    """Say once how the images of an ONNX file are prepared, in a JSON file beside it."""
+    from hqsod.addresses import write_bytes
+    from hqsod.inference import onnx_network, preparation
+
+    try:
+        given = preparation.Preparation(
+            size,
+            "maximum" if divisor == "maximum" else float(divisor),
+            _channels(mean),
+            _channels(std),
+            output=output,
+        )
+    except ValueError as error:
+        raise SettingsError(
+            str(error), expected="numbers such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+        ) from error
+    found, lowest, highest = onnx_network.describe(network, given)
+    beside = preparation.file_beside(network)
+    write_bytes(beside, preparation.to_json(found))
+    typer.echo(
+        f"{beside}: images of {found.size} x {found.size}; noise gives values from {lowest:.3g} to "
+        f"{highest:.3g}, so they are {found.values}"
+    )
+
+
+def _channels(text: str) -> tuple[float, float, float]:
+    """Three numbers, or one for all three channels; ValueError for anything else."""
+    numbers = [float(part) for part in text.split(",")]
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
 
 
 @group.command()

@@ -49,4 +49,27 @@ CITATIONS = {
   booktitle = {International Conference on Machine Learning},
   year      = {2019}
 }""",
+    "u2net": """@article{qin2020u2net,
+  title   = {{U2-Net}: Going Deeper with Nested U-Structure for Salient Object Detection},
+  author  = {Qin, Xuebin and Zhang, Zichen and Huang, Chenyang and Dehghan, Masood
+             and Zaiane, Osmar and Jagersand, Martin},
+  journal = {Pattern Recognition},
+  volume  = {106},
+  pages   = {107404},
+  year    = {2020}
+}""",
+    "isnet": """@inproceedings{qin2022highly,
+  title     = {Highly Accurate Dichotomous Image Segmentation},
+  author    = {Qin, Xuebin and Dai, Hang and Hu, Xiaobin and Fan, Deng-Ping and Shao, Ling
+               and Van Gool, Luc},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2022}
+}""",
+    "birefnet": """@article{zheng2024bilateral,
+  title   = {Bilateral Reference for High-Resolution Dichotomous Image Segmentation},
+  author  = {Zheng, Peng and Gao, Dehong and Fan, Deng-Ping and Liu, Li and Laaksonen, Jorma
+             and Ouyang, Wanli and Sebe, Nicu},
+  journal = {CAAI Artificial Intelligence Research},
+  year    = {2024}
+}""",
 }

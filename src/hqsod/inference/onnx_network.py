@@ -1,27 +1,34 @@
-"""A saliency network in ONNX Runtime, from a file that `hqsod export` wrote. Needs no torch."""
+"""A saliency network in ONNX Runtime, from an ONNX file whoever made it. Needs no torch."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hqsod import machine
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.scaling import Maps, require_numbers, trained_size
+from hqsod.inference.preparation import Preparation, are_probabilities, file_beside
+from hqsod.inference.scaling import SIZES, Maps, trained_size
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-INPUT, OUTPUT = "image", "saliency"  # of the graph
+INPUT, OUTPUT = "image", "saliency"  # of the graphs that `hqsod export` writes
 CUDA = "CUDAExecutionProvider"
+INPUT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class OnnxNetwork:
-    """An exported network; see `SaliencyNetwork`.
+    """A network in an ONNX file; see `SaliencyNetwork`.
 
     A session's threads do not live on in a forked process, so each process opens its own.
 
@@ -29,20 +36,33 @@ class OnnxNetwork:
         path: the file.
         weights: which they are, for the user.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        preparation: of its images and maps; None for a file that `hqsod export` wrote.
 
     Raises:
         SettingsError: this ONNX Runtime was built without CUDA, and that was asked for.
-        WeightsError: the file is damaged, or `hqsod export` did not write it.
+        WeightsError: the file is damaged, its preparation is not known, or it cannot take images
+            and give maps.
     """
 
-    def __init__(self, path: Path, weights: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        weights: str,
+        device: str = "cpu",
+        preparation: Preparation | None = None,
+    ) -> None:
         self._path, self._device = path, device
         self._open()
         about = self._session.get_modelmeta().custom_metadata_map
-        self.size = trained_size(about.get("size", ""), path)
         self.made_from = about.get("weights", "")
+        self._preparation = _ours(path, about) if preparation is None else preparation
+        self.method = self._preparation.method
+        self._input, self._type, self.sizes, one_by_one = _input(path, self._session)
+        self.size = _size(path, self._preparation.size, self.sizes)
+        self._output = _output(path, self._session, self._preparation.output)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        self.batch = 1 if provider == "CPU" else 16
+        self._most = 1 if one_by_one else None
+        self.batch = 1 if one_by_one or provider == "CPU" else 16
         self.about = f"{weights}; on ONNX Runtime ({provider}), float32"
 
     def _open(self) -> None:
@@ -50,16 +70,61 @@ class OnnxNetwork:
 
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`."""
+        return self._preparation.read(self._run(images), self._path)
+
+    def _run(self, images: Array) -> Maps:
+        """What the graph gives for (B, S, S, 3) uint8 RGB, (B, H, W) float32."""
         if self._process != os.getpid():
             self._open()
-        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255
-        maps: Maps = self._session.run([OUTPUT], {INPUT: batch})[0][:, 0]
-        require_numbers(maps, self._path)
-        return maps
+        batch = self._preparation.prepare(images, self._type)
+        step = self._most or len(batch)
+        maps = [self._run_once(batch[at : at + step]) for at in range(0, len(batch), step)]
+        return maps[0] if len(maps) == 1 else np.concatenate(maps)
+
+    def _run_once(self, batch: np.ndarray[Any, Any]) -> Maps:
+        try:
+            maps = np.asarray(self._session.run([self._output], {self._input: batch})[0])
+        except Exception as error:  # its errors share no base class
+            raise WeightsError(
+                f"{self._path} with {' x '.join(map(str, batch.shape))}: {_first_line(error)}",
+                expected="a network that takes these sizes",
+                fix="use another --size, or another network",
+            ) from error
+        if maps.ndim == 4 and maps.shape[1] == 1:
+            maps = maps[:, 0]
+        if maps.ndim != 3 or len(maps) != len(batch) or not maps.size or maps.dtype.kind != "f":
+            raise WeightsError(
+                f"{self._path}: its output {self._output} is {maps.dtype} {maps.shape}",
+                expected=f"({len(batch)}, 1, height, width) of floating point",
+                fix="name another output",
+            )
+        return maps.astype(np.float32, copy=False)
+
+
+def describe(path: Path, preparation: Preparation) -> tuple[Preparation, float, float]:
+    """Run a network once, on noise, to see that it can be used and what its maps hold.
+
+    Args:
+        path: an ONNX file.
+        preparation: of it; `values` is found out, and so is a `size` that the graph fixes.
+
+    Returns:
+        The whole preparation, and the lowest and highest value of the map.
+
+    Raises:
+        WeightsError: see `OnnxNetwork`; or neither it nor the graph tells a size.
+    """
+    network = OnnxNetwork(path, "", preparation=preparation)
+    noise = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), np.uint8)
+    maps = network._run(noise)
+    values = "probabilities" if are_probabilities(maps) else "logits"
+    found = replace(preparation, size=network.size, values=values)
+    found.read(maps, path)
+    return found, float(maps.min()), float(maps.max())
 
 
 def open_session(path: Path, device: str = "cpu") -> InferenceSession:
-    """Open an ONNX file that hqsod wrote; see `OnnxNetwork`."""
+    """Open an ONNX file; see `OnnxNetwork`."""
     import onnxruntime
 
     has_cuda = CUDA in onnxruntime.get_available_providers()
@@ -76,28 +141,68 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
     if has_cuda and device != "cpu":
         providers.insert(0, CUDA)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers)
+        return onnxruntime.InferenceSession(path, options, providers)
     except Exception as error:  # its errors share no base class
         raise WeightsError(
-            f"{path}: {str(error).splitlines()[0]}",
+            f"{path}: {_first_line(error)}",
             expected="a whole ONNX file",
-            fix="export it again",
+            fix="fetch or export it again",
         ) from error
-    _require_ours(path, session)
-    return session
 
 
-def _require_ours(path: Path, session: InferenceSession) -> None:
-    """Check that a graph takes and gives what `hqsod export` writes, and that its file says so.
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
-    Raises:
-        WeightsError: it does not.
-    """
-    ports = (*session.get_inputs(), *session.get_outputs())
-    channels = {port.name: port.shape[1] for port in ports if len(port.shape) == 4}
-    ours = "hqsod" in session.get_modelmeta().custom_metadata_map
-    if not ours or channels != {INPUT: 3, OUTPUT: 1}:
+
+def _ours(path: Path, about: dict[str, str]) -> Preparation:
+    """What a file of ours wants, whose metadata are given."""
+    if "hqsod" not in about:
         raise WeightsError(
             f"{path}: how its images must be prepared is not known",
-            expected="a file that hqsod export wrote",
+            expected=f"a file that hqsod export wrote, or {file_beside(path).name} beside it",
+            fix=f"say it once: hqsod weights describe {path} --mean R,G,B --std R,G,B",
         )
+    return Preparation(size=trained_size(about.get("size", ""), path))
+
+
+def _input(path: Path, session: InferenceSession) -> tuple[str, type[np.generic], range, bool]:
+    """A graph's input: name, type, the sizes it takes, whether it takes one image at a time."""
+    ports = session.get_inputs()
+    shape = ports[0].shape if len(ports) == 1 else []
+    batch, channels, *sides = shape if len(shape) == 4 else (None,) * 4
+    fixed = {side for side in sides if isinstance(side, int)}
+    if (
+        len(shape) != 4
+        or channels != 3
+        or len(fixed) > 1
+        or not fixed.issubset(SIZES)
+        or (isinstance(batch, int) and batch != 1)
+        or ports[0].type not in INPUT_TYPES
+    ):
+        came = ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)
+        raise WeightsError(
+            f"{path}: it takes {came}",
+            expected="one input of (1 or any, 3, side, side), float, float16 or uint8",
+        )
+    sizes = range(min(fixed), min(fixed) + 1) if fixed else SIZES
+    return ports[0].name, INPUT_TYPES[ports[0].type], sizes, batch == 1
+
+
+def _size(path: Path, told: int | None, sizes: range) -> int:
+    """The side of the square, as told or as the graph fixes it."""
+    if told is None and len(sizes) > 1:
+        raise WeightsError(f"{path}: takes images of any size", expected="a size", fix="say --size")
+    size = sizes[0] if told is None else told
+    if size not in sizes:
+        raise WeightsError(
+            f"{path}: size {size}", expected=f"{sizes[0]}, which the graph is fixed to"
+        )
+    return size
+
+
+def _output(path: Path, session: InferenceSession, told: str | None) -> str:
+    """The name of the output that is the map, the first if none is told."""
+    names = [port.name for port in session.get_outputs()]
+    if told is not None and told not in names:
+        raise WeightsError(f"{path}: output {told!r}", expected=f"one of {', '.join(names)}")
+    return names[0] if told is None else told

@@ -1,8 +1,8 @@
 """A saliency network ready to run, from whatever holds its weights.
 
 Weights are a name in the registry, a safetensors file of ours, a published PurNet checkpoint, the
-folder of a training run, or an ONNX file that `hqsod export` wrote. What comes out takes images
-and gives saliency maps, whichever of them it was.
+folder of a training run, or an ONNX file, whoever made it. What comes out takes images and gives
+saliency maps, whichever of them it was.
 
 Beside `NAME.safetensors`, which training and PyTorch start from, may lie `NAME.onnx`, the same
 weights exported. A CPU runs that one: it is faster there, and needs no PyTorch.
@@ -10,13 +10,17 @@ weights exported. A CPU runs that one: it is faster there, and needs no PyTorch.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Protocol
+
+from PIL import Image
 
 from hqsod import extras, machine, weights
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
+from hqsod.inference.preparation import Preparation, file_beside, from_json
 from hqsod.inference.scaling import Maps
 
 DEFAULT = "purnet-light"  # used when no weights are named
@@ -30,15 +34,19 @@ class SaliencyNetwork(Protocol):
     Attributes:
         about: which weights, where they run and in which precision, for the user.
         size: height and width of the images the weights were trained with.
+        sizes: all that it takes.
+        method: how images are brought to that size, and maps back to their images.
         batch: images that go through at once fastest.
     """
 
     about: str
     size: int
+    sizes: range
+    method: Image.Resampling
     batch: int
 
     def __call__(self, images: Array) -> Maps:
-        """(B, S, S, 3) uint8 RGB to (B, S, S) float32 probabilities, for any side S.
+        """(B, S, S, 3) uint8 RGB to (B, S, S) float32 probabilities, for any side S in `sizes`.
 
         Raises:
             WeightsError: what comes out are no numbers.
@@ -67,13 +75,21 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     if path.suffix == ".onnx" and not in_float32:
         raise SettingsError(f"--precision {precision} with {path.name}", expected="auto or float32")
     if path.suffix == ".onnx":
-        return OnnxNetwork(path, about, device)
+        return OnnxNetwork(path, about, device, _preparation(named, path))
     if in_float32 and not _wants_gpu(device) and (network := _exported(path, about)):
         return network
     extras.require("torch", f"{path.name} on {device} in {precision}")
     from hqsod.inference.torch_network import TorchNetwork  # and with it PyTorch
 
     return TorchNetwork(path, about, device, precision)
+
+
+def _preparation(name: str, path: Path) -> Preparation | None:
+    """What the registry or the file beside an ONNX file says of it; None where neither does."""
+    entry, beside = weights.registry().get(name), file_beside(path)
+    if entry is not None and entry.preparation is not None:
+        return from_json(json.dumps(entry.preparation), name)
+    return from_json(beside.read_bytes(), beside) if beside.is_file() else None
 
 
 def _wants_gpu(device: str) -> bool:

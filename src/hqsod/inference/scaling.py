@@ -1,7 +1,8 @@
 """Images at the size a saliency network sees, and its maps at the size of the images.
 
 An image is brought to the square the network was trained at, whatever its proportions, and its map
-is brought back bilinearly, both as in the paper (Li et al., IEEE TIP 30, 2021).
+is brought back, both bilinearly as in the paper (Li et al., IEEE TIP 30, 2021) unless the network
+was trained otherwise.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from hqsod.images import Array, resize
 
 Maps = npt.NDArray[np.float32]
 
+BILINEAR = Image.Resampling.BILINEAR
 SIZES = range(32, 4097)  # of the square's side, in pixels
 
 
-def prepare(image: Array, size: int) -> Array:
+def prepare(image: Array, size: int, method: Image.Resampling = BILINEAR) -> Array:
     """An image as the network sees it, (size, size, 3) uint8; as in training."""
-    return resize(image, (size, size), Image.Resampling.BILINEAR)
+    return resize(image, (size, size), method)
 
 
-def restore(saliency: Maps, size: tuple[int, int]) -> Maps:
-    """Bring a map to the size of its image, (height, width)."""
-    result = cv2.resize(saliency, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return result.astype(np.float32, copy=False)
+def restore(saliency: Maps, size: tuple[int, int], method: Image.Resampling = BILINEAR) -> Maps:
+    """Bring a map to the size of its image, (height, width); what overshoots is cut off."""
+    if method is BILINEAR:  # Pillow takes several times as long
+        result = cv2.resize(saliency, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return result.astype(np.float32, copy=False)
+    return np.asarray(Image.fromarray(saliency).resize(size[::-1], method)).clip(0, 1)
 
 
 def trained_size(text: str, name: object) -> int:

@@ -11,7 +11,7 @@ from hqsod import weights
 from hqsod.errors import SettingsError
 from hqsod.images import Array
 from hqsod.inference.devices import choose_device, choose_precision, describe, is_out_of_memory
-from hqsod.inference.scaling import Maps, require_numbers, trained_size
+from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
 
@@ -45,6 +45,8 @@ class TorchNetwork:
         WeightsError: see `load_weights`.
         SettingsError: a device or precision that is not to be had.
     """
+
+    sizes, method = SIZES, BILINEAR
 
     def __init__(self, path: Path, weights: str, device: str, precision: str) -> None:
         self._device = choose_device(device)

@@ -150,7 +150,7 @@ class Service:
             saliency = await self._batcher(picture.prepared)
             if settings.refine:
                 refine = self.predictor.refine
-                saliency = await self._in_thread(self._slow, refine, picture.pixels, saliency)
+                saliency = await self._in_thread(self._slow, refine, picture, saliency)
             pool = self._slow if settings.matting else self._pool
             data = await self._in_thread(pool, encoded, kind, picture, saliency, settings)
         name, _ = FORMATS[ending(kind, settings)]
@@ -172,7 +172,7 @@ class Service:
             settings = CutOut(**given)
         except SettingsError as error:
             raise HTTPException(422, str(error)) from error
-        return read(self.predictor.size, io.BytesIO(sent.image), self.limits.pixels), settings
+        return read(self.predictor, io.BytesIO(sent.image), self.limits.pixels), settings
 
     async def _in_thread(
         self, pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: Any

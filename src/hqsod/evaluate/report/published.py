@@ -5,9 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
+from typing import Any
 
 from hqsod.errors import SettingsError
 from hqsod.evaluate.report.results import PublishedRow
+
+SHOWN = {"weighted F": "f_weighted", "S": "s_measure"}  # of a network, in a line
 
 
 def load_published(name: str, datasets: Iterable[str]) -> dict[str, list[PublishedRow]]:
@@ -20,7 +23,7 @@ def load_published(name: str, datasets: Iterable[str]) -> dict[str, list[Publish
     Raises:
         SettingsError: no such table, or it has a row for none of the data sets.
     """
-    tables = tomllib.loads((resources.files(__package__) / "published.toml").read_text("utf-8"))
+    tables = _tables()
     if name not in tables:
         raise SettingsError(f"published table {name!r}", expected=f"one of {', '.join(tables)}")
     rows: dict[str, list[PublishedRow]] = {dataset: [] for dataset in datasets}
@@ -40,6 +43,28 @@ def load_published(name: str, datasets: Iterable[str]) -> dict[str, list[Publish
             fix="name it with --gt NAME=DIR",
         )
     return rows
+
+
+def scores_of(network: str) -> str:
+    """What is published of a network of the table `networks`, on DUTS-TE or else another data set.
+
+    Args:
+        network: its name there.
+
+    Returns:
+        For example "DUTS-TE: weighted F .804, S .861".
+    """
+    for table in _tables()["networks"]:
+        if found := table["rows"].get(network):
+            dataset = "DUTS-TE" if "DUTS-TE" in found else next(iter(found))
+            values = dict(zip(table["measures"], found[dataset], strict=True))
+            shown = (f"{title} {values[measure]:.3f}" for title, measure in SHOWN.items())
+            return f"{dataset}: {', '.join(shown)}".replace(" 0.", " .")
+    raise KeyError(network)
+
+
+def _tables() -> dict[str, list[dict[str, Any]]]:
+    return tomllib.loads((resources.files(__package__) / "published.toml").read_text("utf-8"))
 
 
 def _plain(name: str) -> str:
