@@ -137,7 +137,7 @@ def with_scalar(model: onnx.ModelProto) -> None:
     ("change", "said"),
     [
         (lambda model: model.ClearField("metadata_props"), "hqsod export"),
-        (with_scalar, "hqsod export"),
+        (with_scalar, "its output average is float32"),
         (lambda model: with_size(model, "abc"), "'abc'"),
         (lambda model: with_size(model, "-4"), "'-4'"),
         (lambda model: with_size(model, "9" * 99), "'99999"),

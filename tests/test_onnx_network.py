@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from hqsod.images import read_map
 from hqsod.predict import Predictor, draw, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
+from tests.test_serve import serving
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # As their makers publish them: side, mean, standard deviation, whether the output is logits.
@@ -297,3 +299,14 @@ def test_a_build_takes_it_as_a_second_opinion_in_any_precision(tmp_path: Path):
     assert engine.predictor is not None
     assert engine.predictor.size == 64
     assert engine.settings.predictor_weights == weights.sha256(path)
+
+
+def test_the_service_takes_it(tmp_path: Path):
+    path = save_network(tmp_path / "mine.onnx")
+    (tmp_path / "mine.onnx.json").write_text('{"resampling": "lanczos", "stretched": true}')
+    photo = save(tmp_path / "a.png", random_picture((40, 50, 3)))
+    with serving(Predictor(path, batch=4)) as client:
+        status, _, png = client.post("/saliency", photo.read_bytes())
+    assert status == 200
+    wanted = np.round(Predictor(path)(photo) * 255)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), wanted)

@@ -12,7 +12,7 @@ import numpy as np
 from hqsod import machine
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.preparation import Preparation, are_probabilities, file_beside
+from hqsod.inference.preparation import Preparation, Values, are_probabilities, file_beside
 from hqsod.inference.scaling import SIZES, Maps, trained_size
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "image", "saliency"  # of the graphs that `hqsod export` writes
 CUDA = "CUDAExecutionProvider"
-INPUT_TYPES = {
+INPUT_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(uint8)": np.uint8,
@@ -117,9 +117,9 @@ def describe(path: Path, preparation: Preparation) -> tuple[Preparation, float, 
     network = OnnxNetwork(path, "", preparation=preparation)
     noise = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), np.uint8)
     maps = network._run(noise)
-    values = "probabilities" if are_probabilities(maps) else "logits"
+    values: Values = "probabilities" if are_probabilities(maps) else "logits"
     found = replace(preparation, size=network.size, values=values)
-    found.read(maps, path)
+    found.read(maps, path)  # it refuses what is not a number
     return found, float(maps.min()), float(maps.max())
 
 
@@ -151,7 +151,7 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _ours(path: Path, about: dict[str, str]) -> Preparation:

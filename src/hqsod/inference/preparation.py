@@ -20,6 +20,8 @@ from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.inference.scaling import SIZES, Maps, require_numbers
 
+Values = Literal["probabilities", "logits"]
+
 SLACK = 1e-3  # by which rounding may bring a probability out of [0, 1]
 
 
@@ -49,7 +51,7 @@ class Preparation:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     resampling: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
     output: str | None = None
-    values: Literal["probabilities", "logits"] = "probabilities"
+    values: Values = "probabilities"
     stretched: bool = False
 
     def __post_init__(self) -> None:
@@ -75,8 +77,9 @@ class Preparation:
         if divisor == "maximum":  # a black image stays black
             divisor = batch.max((1, 2, 3), keepdims=True).clip(1).astype(np.float32)
         prepared = batch / np.float32(divisor)
-        prepared -= np.float32(self.mean).reshape(3, 1, 1)
-        prepared /= np.float32(self.std).reshape(3, 1, 1)
+        mean, std = np.array([self.mean, self.std], np.float32).reshape(2, 3, 1, 1)
+        prepared -= mean
+        prepared /= std
         return prepared.astype(dtype, copy=False)
 
     def read(self, maps: Maps, name: object) -> Maps:
@@ -87,7 +90,8 @@ class Preparation:
         """
         require_numbers(maps, name)
         if self.values == "logits":
-            maps = np.tanh(maps / 2) / 2 + np.float32(0.5)  # the sigmoid, without overflow
+            # The sigmoid, without overflow.
+            maps = (np.tanh(maps / 2) / 2 + 0.5).astype(np.float32, copy=False)
         elif not are_probabilities(maps):
             raise WeightsError(
                 f"{name}: values from {maps.min():.3g} to {maps.max():.3g}",

@@ -1,0 +1,178 @@
+"""hqsod beside rembg, on the same ONNX file: time and memory an image, cold start, the same map.
+
+    python -m venv R && R/bin/pip install 'rembg[cpu,cli]'
+    python benchmarks/rembg.py isnet-general-use.onnx photo.jpg --rembg R/bin
+
+The file is any IS-Net; both prepare its images as rembg does. Each side has a process of its own;
+they take turns over the photograph, one thread each, and then start afresh by their commands. Times
+are the processor's, which a busy machine does not change; ratios are medians over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from common import ROOT, machine, report
+
+NAME = "isnet-general-use"  # of rembg's class, and so of the file
+AS_REMBG = {
+    "divisor": "maximum",
+    "mean": [0.5] * 3,
+    "std": [1.0] * 3,
+    "resampling": "lanczos",
+    "stretched": True,
+}
+START = """
+import resource, sys, time
+from PIL import Image
+{load}
+for path in sys.stdin:
+    start = time.process_time()
+    make(Image.open(path.strip()).convert("RGB"))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(time.process_time() - start, memory / 1024, flush=True)
+"""
+REMBG = f"""
+from rembg import new_session, remove
+session = new_session({NAME!r})
+make = lambda image: remove(image, session=session, only_mask=True)
+"""
+HQSOD = """
+import hqsod
+predict = hqsod.Predictor({!r})
+make = lambda image: (predict(image) * 255).round().astype("uint8")
+"""
+
+
+class Cost(NamedTuple):
+    """Seconds of the processor, and megabytes at most."""
+
+    seconds: float
+    megabytes: float
+
+
+class Worker:
+    """A process that has loaded its network and makes a map for each path it is told."""
+
+    def __init__(self, python: str, load: str, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", START.format(load=load)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def __call__(self, photo: Path) -> Cost:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{photo}\n")
+        self._process.stdin.flush()
+        return Cost(*map(float, self._process.stdout.readline().split()))
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def command(arguments: list[str], environment: Mapping[str, str]) -> Cost:
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert not status, arguments
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def compare(turns: list[dict[str, Cost]]) -> dict[str, object]:
+    """Medians of both sides, and of their ratios: what hqsod takes of what rembg takes."""
+    result: dict[str, object] = {}
+    for field in Cost._fields:
+        values = {side: [getattr(turn[side], field) for turn in turns] for side in turns[0]}
+        result[field] = {side: round(median(taken), 2) for side, taken in values.items()}
+        pairs = zip(values["hqsod"], values["rembg"], strict=True)
+        result[f"{field}_ratio"] = round(median(ours / theirs for ours, theirs in pairs), 2)
+    return result
+
+
+def maps_differ(ours: Path, theirs: Path) -> dict[str, float]:
+    one, other = (np.asarray(Image.open(path).convert("L")).astype(int) for path in (ours, theirs))
+    off = np.abs(one - other)
+    return {"most_levels": int(off.max()), "within_a_level": round(float((off <= 1).mean()), 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", type=Path)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--rembg", type=Path, required=True, help="the folder of its commands")
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = folder / f"{NAME}.onnx"
+        network.symlink_to(options.network.resolve())
+        network.with_name(f"{network.name}.json").write_text(json.dumps(AS_REMBG))
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT / "src"),
+            "U2NET_HOME": name,
+            "MODEL_CHECKSUM_DISABLED": "1",
+        }
+        theirs = environment | {"PYTHONPATH": ""}
+        workers = {
+            "rembg": Worker(str(options.rembg / "python"), REMBG, theirs),
+            "hqsod": Worker(sys.executable, HQSOD.format(str(network)), environment),
+        }
+        turns = [
+            {side: work(options.photo) for side, work in workers.items()}
+            for _ in range(options.turns + 1)
+        ]
+        for worker in workers.values():
+            worker.end()
+        map_of_theirs = folder / "rembg.png"
+        rembg = [
+            str(options.rembg / "rembg"),
+            "i",
+            "-m",
+            NAME,
+            "-om",
+            str(options.photo),
+            str(map_of_theirs),
+        ]
+        hqsod = [sys.executable, "-m", "hqsod", "predict", str(options.photo), "--overwrite"]
+        hqsod += ["--weights", str(network), "--out", str(folder / "maps")]
+        starts = [
+            {"rembg": command(rembg, theirs), "hqsod": command(hqsod, environment)}
+            for _ in range(options.turns + 1)
+        ]
+        result = {
+            "machine": machine("onnxruntime", "pillow"),
+            "rembg": _version(options.rembg),
+            "network": f"{options.network.name}, {options.network.stat().st_size / 1e6:.0f} MB",
+            "an image": compare(turns[1:]),
+            "cold start, from command to file": compare(starts[1:]),
+            "maps": maps_differ(folder / "maps" / f"{options.photo.stem}.png", map_of_theirs),
+        }
+    report("rembg", result)
+
+
+def _version(commands: Path) -> dict[str, str]:
+    code = "from importlib.metadata import version as v; print(v('rembg'), v('onnxruntime'))"
+    done = subprocess.run(
+        [commands / "python", "-c", code], capture_output=True, check=True, text=True
+    )
+    return dict(zip(("rembg", "onnxruntime"), done.stdout.split(), strict=True))
+
+
+if __name__ == "__main__":
+    main()
