@@ -117,56 +117,63 @@ def main() -> None:
     parser.add_argument("--rembg", type=Path, required=True, help="the folder of its commands")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
+    photo = options.photo.resolve()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        network = folder / f"{NAME}.onnx"
+        network = Path(name) / f"{NAME}.onnx"
         network.symlink_to(options.network.resolve())
         network.with_name(f"{network.name}.json").write_text(json.dumps(AS_REMBG))
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT / "src"),
-            "U2NET_HOME": name,
-            "MODEL_CHECKSUM_DISABLED": "1",
-        }
-        theirs = environment | {"PYTHONPATH": ""}
-        workers = {
-            "rembg": Worker(str(options.rembg / "python"), REMBG, theirs),
-            "hqsod": Worker(sys.executable, HQSOD.format(str(network)), environment),
-        }
-        turns = [
-            {side: work(options.photo) for side, work in workers.items()}
-            for _ in range(options.turns + 1)
-        ]
-        for worker in workers.values():
-            worker.end()
-        map_of_theirs = folder / "rembg.png"
-        rembg = [
-            str(options.rembg / "rembg"),
-            "i",
-            "-m",
-            NAME,
-            "-om",
-            str(options.photo),
-            str(map_of_theirs),
-        ]
-        hqsod = [sys.executable, "-m", "hqsod", "predict", str(options.photo), "--overwrite"]
-        hqsod += ["--weights", str(network), "--out", str(folder / "maps")]
-        starts = [
-            {"rembg": command(rembg, theirs), "hqsod": command(hqsod, environment)}
-            for _ in range(options.turns + 1)
-        ]
         result = {
             "machine": machine("onnxruntime", "pillow"),
-            "rembg": _version(options.rembg),
+            "rembg": _versions(options.rembg),
             "network": f"{options.network.name}, {options.network.stat().st_size / 1e6:.0f} MB",
-            "an image": compare(turns[1:]),
-            "cold start, from command to file": compare(starts[1:]),
-            "maps": maps_differ(folder / "maps" / f"{options.photo.stem}.png", map_of_theirs),
+            "an image": images(network, photo, options.rembg, options.turns),
+            "cold start, from command to file": starts(
+                network, photo, options.rembg, options.turns
+            ),
+            "maps": maps_differ(*_results(network, photo)),
         }
     report("rembg", result)
 
 
-def _version(commands: Path) -> dict[str, str]:
+def images(network: Path, photo: Path, rembg: Path, turns: int) -> dict[str, object]:
+    """Costs of an image in a process that has begun, without the first."""
+    ours, theirs = environments(network)
+    workers = {
+        "rembg": Worker(str(rembg / "python"), REMBG, theirs),
+        "hqsod": Worker(sys.executable, HQSOD.format(str(network)), ours),
+    }
+    taken = [{side: work(photo) for side, work in workers.items()} for _ in range(turns + 1)]
+    for worker in workers.values():
+        worker.end()
+    return compare(taken[1:])
+
+
+def starts(network: Path, photo: Path, rembg: Path, turns: int) -> dict[str, object]:
+    """Costs of the commands, without the first time: then caches are filled, and code compiled."""
+    ours, theirs = environments(network)
+    map_of_ours, map_of_theirs = _results(network, photo)
+    hqsod = [sys.executable, "-m", "hqsod", "predict", str(photo), "--overwrite"]
+    hqsod += ["--weights", str(network), "--out", str(map_of_ours.parent)]
+    other = [str(rembg / "rembg"), "i", "-m", NAME, "-om", str(photo), str(map_of_theirs)]
+    taken = [
+        {"rembg": command(other, theirs), "hqsod": command(hqsod, ours)} for _ in range(turns + 1)
+    ]
+    return compare(taken[1:])
+
+
+def environments(network: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Ours and theirs: one thread, and the same file in place of the published one."""
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    at_home = {"U2NET_HOME": str(network.parent), "MODEL_CHECKSUM_DISABLED": "1"}
+    return one_thread | {"PYTHONPATH": str(ROOT / "src")}, one_thread | at_home | {"PYTHONPATH": ""}
+
+
+def _results(network: Path, photo: Path) -> tuple[Path, Path]:
+    folder = network.parent
+    return folder / "maps" / f"{photo.stem}.png", folder / "rembg.png"
+
+
+def _versions(commands: Path) -> dict[str, str]:
     code = "from importlib.metadata import version as v; print(v('rembg'), v('onnxruntime'))"
     done = subprocess.run(
         [commands / "python", "-c", code], capture_output=True, check=True, text=True
