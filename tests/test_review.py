@@ -613,7 +613,7 @@ def test_poor_candidates_leave_the_masks_trust_as_it_is(
 
 def test_figures_say_no_more_than_they_know() -> None:
     with_figures = replace(record("a", {}, 0.9), quality={"fog": 1.094, "iou": 0.5})
-    said = [(line.words, line.value) for line in words.describe(with_figures)]
+    said = [(line["words"], line["value"]) for line in words.describe(with_figures)]
     assert said == [
         ("Many pixels are neither object nor background", "over 100% of the object undecided"),
         ("Refining changed much", "50.0% overlap"),

@@ -65,7 +65,11 @@ class ReviewSet:
         """Its name, and the quality figures that its pairs have."""
         with Listing.open(self.folder) as pairs:
             known = [words.FIGURES[name] for name in pairs.figures() if name in words.FIGURES]
-        return {"name": self.folder.resolve().name, "figures": [asdict(figure) for figure in known]}
+        figures = [
+            {"name": figure.name, "title": figure.title, "high_is_bad": figure.high_is_bad}
+            for figure in known
+        ]
+        return {"name": self.folder.resolve().name, "figures": figures}
 
     def pairs(self, query: Query) -> dict[str, Any]:
         """Stems of the pairs wanted, in order, and how many there are of each state."""
@@ -90,15 +94,18 @@ class ReviewSet:
         """
         record, history = self._find(stem)
         layers = self._layers(record, history)
-        height, width = images.read_size(layers[PICTURE])
-        placement = record.placement or Placement((height, width), 0, 0, (height, width))
+        placement = record.placement
+        if placement is None:
+            size = images.read_size(layers[PICTURE])
+            placement = Placement(size, 0, 0, size)
+        height, width = placement.canvas
         return self._card(record, history) | {
             "height": height,
             "width": width,
             "tile": tiles.TILE,
             "window": [placement.top, placement.left, *placement.size],
             "layers": {name: tiles.stamp(path) for name, path in layers.items()},
-            "quality": [asdict(line) for line in words.describe(record)],
+            "quality": words.describe(record),
             "notes": record.notes,
             "history": [asdict(decision) for decision in history],
         }

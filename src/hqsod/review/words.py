@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hqsod.dataset.manifest import Record
 
+VERDICTS = ("good", "warn", "bad")
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -15,9 +17,9 @@ class Figure:
         name: its key in the manifest.
         title: what the page calls it.
         unit: what stands after its value.
-        high_is_bad: whether large values are the doubtful ones.
         warn: value from which it wants a look.
-        bad: value from which it is the likely reason for a flag.
+        bad: value from which it is the likely reason for a flag; above `warn` where large values
+            are the doubtful ones.
         words: what it says when good, when it wants a look, and when bad.
         percent: whether it reads best as a percentage.
     """
@@ -25,21 +27,15 @@ class Figure:
     name: str
     title: str
     unit: str
-    high_is_bad: bool
     warn: float
     bad: float
     words: tuple[str, str, str]
     percent: bool = True
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One figure of one pair, ready to be shown; `verdict` is good, warn or bad."""
-
-    name: str
-    words: str
-    value: str
-    verdict: str
+    @property
+    def high_is_bad(self) -> bool:
+        """Whether large values are the doubtful ones."""
+        return self.bad > self.warn
 
 
 # The limits lie near the 80th and 95th percentile of right masks, built with bicubic images and
@@ -49,7 +45,6 @@ _ALL = (
         name="iou",
         title="overlap before and after refining",
         unit="overlap",
-        high_is_bad=False,
         warn=0.96,
         bad=0.92,
         words=("Refining changed little", "Refining changed some", "Refining changed much"),
@@ -58,7 +53,6 @@ _ALL = (
         name="redrawn",
         title="pixels near the contour that changed sides",
         unit="of the contour redrawn",
-        high_is_bad=True,
         warn=0.15,
         bad=0.3,
         words=(
@@ -71,7 +65,6 @@ _ALL = (
         name="candidate_iou",
         title="overlap with the first candidate",
         unit="overlap",
-        high_is_bad=False,
         warn=0.8,
         bad=0.6,
         words=(
@@ -84,7 +77,6 @@ _ALL = (
         name="fog",
         title="undecided pixels",
         unit="of the object undecided",
-        high_is_bad=True,
         warn=0.03,
         bad=0.12,
         words=(
@@ -97,7 +89,6 @@ _ALL = (
         name="prediction_iou",
         title="overlap with the network's own prediction",
         unit="overlap",
-        high_is_bad=False,
         warn=0.8,
         bad=0.6,
         words=(
@@ -110,7 +101,6 @@ _ALL = (
         name="edge_weakest",
         title="weakest edge along the contour",
         unit="edge strength",
-        high_is_bad=False,
         warn=0.7,
         bad=0.55,
         words=(
@@ -123,7 +113,6 @@ _ALL = (
         name="edge_excess",
         title="edges on the contour rather than inside",
         unit="edge excess",
-        high_is_bad=False,
         warn=0.16,
         bad=0.08,
         words=(
@@ -137,7 +126,6 @@ _ALL = (
         name="side_contrast",
         title="weakest contrast across the contour",
         unit="contrast",
-        high_is_bad=False,
         warn=0.4,
         bad=0.1,
         words=(
@@ -151,7 +139,6 @@ _ALL = (
         name="misfit",
         title="patch that fits the other side",
         unit="of the object",
-        high_is_bad=True,
         warn=0.13,
         bad=0.19,
         words=(
@@ -164,18 +151,26 @@ _ALL = (
 FIGURES = {figure.name: figure for figure in _ALL}
 
 
-def describe(record: Record) -> list[Line]:
-    """The record's figures in words, the most doubtful first."""
-    known = ((FIGURES.get(name), value) for name, value in record.quality.items())
-    lines = [_line(figure, value) for figure, value in known if figure is not None]
-    return sorted(lines, key=lambda line: ("bad", "warn", "good").index(line.verdict))
+def describe(record: Record) -> list[dict[str, str]]:
+    """The record's figures in words, the most doubtful first.
+
+    Returns:
+        Of each its `name`, its `words`, its `value`, and as `verdict` good, warn or bad.
+    """
+    known = [name for name in record.quality if name in FIGURES]
+    lines = [_line(FIGURES[name], record.quality[name]) for name in known]
+    return sorted(lines, key=lambda line: VERDICTS.index(line["verdict"]), reverse=True)
 
 
-def _line(figure: Figure, value: float) -> Line:
+def _line(figure: Figure, value: float) -> dict[str, str]:
     sign = 1 if figure.high_is_bad else -1
     steps = sum(sign * value >= sign * limit for limit in (figure.warn, figure.bad))
     said = f"{round(value, 2):g}"
     if figure.percent:
         said = f"{value:.1%}" if value <= 1 else "over 100%"
-    verdict = ("good", "warn", "bad")[steps]
-    return Line(figure.name, figure.words[steps], f"{said} {figure.unit}", verdict)
+    return {
+        "name": figure.name,
+        "words": figure.words[steps],
+        "value": f"{said} {figure.unit}",
+        "verdict": VERDICTS[steps],
+    }
