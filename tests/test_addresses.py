@@ -152,6 +152,15 @@ def test_names_as_long_as_a_disk_takes_are_written_and_longer_ones_cost_their_fi
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_cannot_be_read_whole_is_refused(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(2**40)
+    for name, reason in (("pipe", "not a file"), ("holes", "bytes; expected at most 512,000,000")):
+        with pytest.raises(InputError, match=reason):
+            addresses.read_bytes(tmp_path / name)
+
+
 def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path):
     abandoned, fresh = (tmp_path / f".{letter * 16}.part" for letter in "ab")
     others = [tmp_path / ".x.png.part", tmp_path / "a.part", fresh]

@@ -316,6 +316,18 @@ def test_a_flagged_mask_gives_way_where_asked(source: Path, tmp_path: Path):
         assert (made["masks/a.png"] == made["hq-masks/a.png"]) is fallback
 
 
+@pytest.mark.parametrize("layer", FOLDERS)
+def test_a_strangers_data_set_cannot_have_a_build_write_elsewhere(
+    source: Path, tmp_path: Path, layer: str
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / layer).symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=f"{layer}: a link to"):
+        build(find_pairs(source), tmp_path / "built", load())
+    assert not list((tmp_path / "mine").iterdir())
+
+
 def test_resuming_multiplies_the_same_batches(source: Path, tmp_path: Path):
     """A batch that is half done goes whole through the upscaler, and only the rest is written."""
     seen: list[int] = []

@@ -16,7 +16,7 @@ from hqsod import images
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import Manifest
-from hqsod.errors import OutputError, SettingsError
+from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.export_dataset import export_dataset
 from hqsod.export_dataset.coco import annotation
 from hqsod.export_dataset.formats import FORMATS
@@ -200,6 +200,36 @@ def test_a_final_mask_that_is_a_link_is_not_exported(applied: Path, tmp_path: Pa
     assert sum(done.pairs.values()) == 5
     assert [line.partition(":")[0] for line in done.failed] == ["pair_0001"]
     assert not any(b"mine" in path.read_bytes() for path in done.folder.rglob("*.png"))
+
+
+def test_a_card_that_is_a_link_is_not_copied(applied: Path, tmp_path: Path) -> None:
+    (tmp_path / "private.txt").write_text("mine")
+    (applied / "README.md").unlink(missing_ok=True)
+    (applied / "README.md").symlink_to(tmp_path / "private.txt")
+    with pytest.raises(OutputError, match="a link to"):
+        export_dataset(applied, "coco", tmp_path / "out")
+    assert not any(b"mine" in path.read_bytes() for path in (tmp_path / "out").rglob("*.*"))
+
+
+@pytest.mark.parametrize("form", ["webdataset", "coco"])
+@pytest.mark.parametrize("layer", ["images", "hq-masks"])
+def test_what_cannot_be_read_whole_costs_its_pair(tmp_path: Path, form: str, layer: str) -> None:
+    folder = built(tmp_path / "set", 4, size=48)
+    for number in (0, 1):
+        (folder / layer / f"pair_000{number}.png").unlink()
+    os.mkfifo(folder / layer / "pair_0000.png")
+    with (folder / layer / "pair_0001.png").open("wb") as file:
+        file.truncate(2**40)
+    done = export_dataset(folder, form, tmp_path / "out")
+    assert sum(done.pairs.values()) == 2
+    assert [line.partition(":")[0] for line in done.failed] == ["pair_0000", "pair_0001"]
+
+
+def test_a_damaged_mask_leaves_nothing_unfinished(applied: Path, tmp_path: Path) -> None:
+    (applied / "final-masks" / "pair_0001.png").write_bytes(b"no mask")
+    with pytest.raises(InputError, match=r"pair_0001\.png: not an image"):
+        export_dataset(applied, "coco", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.part"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "coco", "shards": 3}', "[" * 9999])

@@ -166,6 +166,16 @@ def test_a_file_that_is_there_survives_a_failed_write(tmp_path: Path, monkeypatc
     assert (tmp_path / "x").read_bytes() == b"old"
 
 
+def test_what_is_no_such_canvas_is_not_cut():
+    placement = Placement((8, 9), 4, 0, (4, 9))
+    assert images.unpad(np.zeros((8, 9, 3), np.uint8), placement).shape == (4, 9, 3)
+    with pytest.raises(InputError, match="a canvas of 3 x 9; expected 8 x 9"):
+        images.unpad(np.zeros((3, 9), np.uint8), placement)
+    for top, height in ((-1, 4), (5, 4), (0, 0)):
+        with pytest.raises(ValueError, match="does not fit"):
+            Placement((8, 9), top, 0, (height, 9))
+
+
 def test_a_mask_of_levels_0_and_1_is_refused(tmp_path: Path):
     mask = np.eye(8, dtype=np.uint8)
     save(tmp_path / "mask.png", mask)

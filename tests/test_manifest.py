@@ -80,10 +80,12 @@ def outputs(path: str, layer: str = MASKS) -> Record:
         outputs("masks/linked.png"),
         outputs("linked.png"),
         outputs("masks/inner/secret.png"),
+        outputs(f"masks/{'a' * 256}/a.png"),
         outputs("masks/a.png", layer="../masks"),
         Record("../../a", "built", "key", {}),
         Record("..", "built", "key", {}),
         Record("", "rejected", "key", {}),
+        Record("é" * 126, "rejected", "key", {}),
     ],
     ids=repr,
 )
@@ -140,6 +142,13 @@ def test_a_damaged_row_is_told_by_its_number(tmp_path: Path, column: str, value:
         pytest.raises(InputError, match=r"manifest\.sqlite: row 1 is damaged"),
     ):
         manifest.latest()
+
+
+def test_a_long_name_that_is_not_utf8_is_recorded_as_far_as_it_fits(tmp_path: Path):
+    folder = folder_with(tmp_path, Record(os.fsdecode(b"\xe9" * 251), "rejected", "key", {}))
+    with Manifest.open(folder) as manifest:
+        (stem,) = manifest.latest()
+    assert stem == ("\\udce9" * 42)[:251]
 
 
 def test_a_pair_whose_name_is_not_utf8_is_recorded(tmp_path: Path):

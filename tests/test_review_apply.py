@@ -101,6 +101,17 @@ def test_killed_and_run_again_it_ends_the_same(
     assert final(data_set) == expected(data_set, **DECIDED)
 
 
+def test_a_painted_mask_that_is_a_link_is_not_taken(data_set: Path, tmp_path: Path) -> None:
+    (painted,) = (data_set / "corrected-masks").iterdir()
+    painted.rename(tmp_path / "private.png")
+    painted.symlink_to(tmp_path / "private.png")
+    done = apply(data_set)
+    assert [line.partition(": ")[2] for line in done.failed] == [
+        "a link; expected a mask painted in hqsod review"
+    ]
+    assert len(final(data_set)) == 4
+
+
 def test_a_missing_mask_is_told_and_costs_only_its_pair(data_set: Path) -> None:
     (data_set / "hq-masks" / "pair_0001.png").unlink()
     done = apply(data_set)

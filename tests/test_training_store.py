@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hqsod.dataset.manifest import Manifest, Record
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.images import pad
 from hqsod.training.store import find_training_set, open_store
@@ -107,7 +107,9 @@ def test_the_border_of_a_built_data_set_is_cropped_away(tmp_path: Path, cache: P
         save(tmp_path / kind / "a.png", pad(np.full(shape, value, np.uint8), placement))
     with Manifest.open(tmp_path, create=True) as manifest:
         manifest.add_recipe("key", {})
-        manifest.append(Record("a", "built", "key", {}, placement=placement))
+        outputs = {layer: File(f"{layer}/a.png", "", 1) for layer in ("images", "masks")}
+        record = Record("a", "built", "key", {}, placement=placement, outputs=outputs)
+        manifest.append(record)
     for masks, value in (("masks", 0), ("hq-masks", 255)):
         example = open_store(find_training_set(tmp_path, None, masks), 32, 20)[0]
         assert (example.image == 200).all()

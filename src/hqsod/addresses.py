@@ -21,6 +21,9 @@ from hqsod.errors import InputError, OutputError, SettingsError
 
 PART = re.compile(r"\.[0-9a-f]{16}\.part")
 ABANDONED = 3600  # seconds: longer than any file takes
+# Of a file that is read whole: 64 million pixels of four channels in 16 bits. A file with holes
+# holds more than it takes.
+MAX_BYTES = 512_000_000
 
 
 def folder(text: str) -> Path:
@@ -57,14 +60,31 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def require_file(path: Path) -> None:
+    """Check that what is there, if anything, can be read whole.
+
+    Raises:
+        InputError: it is no file (a pipe would be waited for, for ever), or too long.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: not a file", expected="a file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise InputError(f"{path}: {size:,} bytes", expected=f"at most {MAX_BYTES:,}")
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's content.
 
     Raises:
-        InputError: it is missing or cannot be read.
+        InputError: it is missing, too long or cannot be read.
     """
     try:
+        require_file(path)
         return path.read_bytes()
+    except InputError:
+        raise
     except Exception as error:  # every store has errors of its own
         raise InputError(f"{path}: {_reason(error)}") from error
 

@@ -39,7 +39,6 @@ TIFF_COMPRESSIONS = frozenset(
     | {"tiff_ccitt", "group3", "group4"}
 )
 MAX_PIXELS = 64_000_000  # 8000 x 8000: an image that needs about 1 GB while it is read
-MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits; a file with holes holds more than it takes
 MAX_SIDE = 250_000  # four times as much is the most that a PNG file can be written with
 # Processor time in which a file must be decoded: ten times what the slowest ordinary one takes. A
 # small file can ask for hours (a progressive JPEG of thousands of scans, millions of empty chunks).
@@ -157,8 +156,6 @@ def _door(source: Source) -> Iterator[_Bounded]:
     try:
         with _readable(source) as raw:
             file = _Bounded(cast(io.RawIOBase, raw), name)
-            if file.size > MAX_BYTES:
-                raise InputError(f"{name}: {file.size:,} bytes", expected=f"at most {MAX_BYTES:,}")
             try:
                 yield file
             finally:
@@ -188,12 +185,11 @@ def _readable(source: Source) -> Iterator[io.IOBase | BinaryIO]:
     """The source as a file that can be read twice; one that was open stays open."""
     if hasattr(source, "read"):
         stream = cast(BinaryIO, source)
-        yield stream if stream.seekable() else io.BytesIO(stream.read(MAX_BYTES + 1))
+        yield stream if stream.seekable() else io.BytesIO(stream.read())
     elif addresses.is_remote(source):
         yield io.BytesIO(addresses.read_bytes(source))
     else:
-        if source.exists() and not source.is_file():  # a pipe would be waited for, for ever
-            raise InputError(f"{source}: not a file", expected="an image file")
+        addresses.require_file(source)
         with source.open("rb", buffering=0) as file:
             yield file
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from hqsod import addresses, colours
@@ -25,6 +26,7 @@ from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
 from hqsod.types import MASK_THRESHOLD, Pair, Placement
 
+Number = TypeVar("Number", bound=np.generic)
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
 
 LISTED_LEVELS = 5  # in a message
@@ -264,8 +266,23 @@ def pad(array: Array, placement: Placement) -> Array:
     return canvas
 
 
-def unpad(array: Array, placement: Placement) -> Array:
-    """Cut the image out of its canvas: the inverse of `pad`, a view."""
+def unpad(array: npt.NDArray[Number], placement: Placement | None) -> npt.NDArray[Number]:
+    """Cut the image out of its canvas: the inverse of `pad`, a view.
+
+    Args:
+        array: (H, W) or (H, W, C), of `placement.canvas`.
+        placement: None where there is no canvas.
+
+    Raises:
+        InputError: the array is not of the canvas's size.
+    """
+    if placement is None:
+        return array
+    if array.shape[:2] != placement.canvas:
+        raise InputError(
+            f"a canvas of {array.shape[0]} x {array.shape[1]}",
+            expected=f"{placement.canvas[0]} x {placement.canvas[1]} as placed",
+        )
     return array[placement.window]
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 from hqsod import addresses
 from hqsod.building.recipes import BuildSettings, read_settings
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED, own_path
 from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import NAME, Manifest
 
@@ -52,12 +52,13 @@ def open_home(dest: Path) -> Iterator[Home]:
     """Prepare the folder for one run.
 
     Raises:
-        OutputError: `dest` cannot be written to, or another run is at work there.
+        OutputError: `dest` cannot be written to, one of its folders is a link, or another run is
+            at work there.
     """
     if not addresses.is_remote(dest):
         with sole_run(dest):
-            for folder in (dest, dest / IMAGES, dest / MASKS, dest / REFINED):
-                addresses.sweep(folder, age=0)
+            for folder in ("", IMAGES, MASKS, REFINED):
+                addresses.sweep(own_path(dest, folder) if folder else dest, age=0)
             yield Home(dest, dest)
         return
     with TemporaryDirectory(prefix="hqsod-") as name:

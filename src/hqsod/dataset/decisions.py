@@ -107,6 +107,18 @@ def is_painted(version: str) -> bool:
     return re.fullmatch(rf"{CORRECTED}-[1-9]\d{{0,18}}", version) is not None
 
 
+def version_file(dest: Path, record: Record, version: str) -> Path:
+    """The file of a version of the record's mask, in the data set in `dest`.
+
+    Raises:
+        InputError: there is no such version, or it is a painted mask and yet a link.
+    """
+    path = dest / version_path(record, version)
+    if is_painted(version) and path.is_symlink():
+        raise InputError(f"{path}: a link", expected="a mask painted in hqsod review")
+    return path
+
+
 def version_path(record: Record, version: str) -> str:
     """Where, within the data set, a version of the record's mask stands.
 

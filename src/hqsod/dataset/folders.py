@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from hqsod import addresses
 from hqsod.errors import InputError, OutputError
 
+LONGEST = 251  # bytes of a pair's name: a file's has 255
 IMAGES, MASKS, REFINED = "images", "masks", "hq-masks"
 CORRECTED_FOLDER = "corrected-masks"  # the versions that a person painted
 FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
@@ -32,12 +33,13 @@ def own_path(dest: Path, name: str) -> Path:
 
 
 def require_name(dest: Path, name: str) -> None:
-    """Check that a name in the manifest of `dest` is that of one file or folder.
+    """Check that a name in the manifest of `dest` can be that of one file, `.png` added.
 
     Raises:
         InputError: it is none.
     """
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    too_long = len(name.encode()) > LONGEST
+    if name in ("", ".", "..") or "/" in name or "\0" in name or too_long:
         raise _outside(dest, name)
 
 
@@ -51,7 +53,8 @@ def require_path(dest: Path, text: str) -> None:
         InputError: it leads out.
     """
     path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts:
+    too_long = any(len(part.encode()) > LONGEST + 4 for part in path.parts)
+    if path.is_absolute() or ".." in path.parts or "\0" in text or not path.parts or too_long:
         raise _outside(dest, text)
     if addresses.is_remote(dest):
         return

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from hqsod.dataset.folders import IMAGES, MASKS, own_path, require_name, require_path
+from hqsod.dataset.folders import IMAGES, LONGEST, MASKS, own_path, require_name, require_path
 from hqsod.errors import InputError, OutputError, printable
 from hqsod.types import Placement
 
@@ -221,7 +221,8 @@ class Manifest:
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""
         values = asdict(record)
-        values["stem"] = printable(record.stem)  # of a pair rejected for its name
+        # Of a pair rejected for its name.
+        values["stem"] = printable(record.stem).encode()[:LONGEST].decode(errors="ignore")
         for name in _JSON:
             values[name] = json.dumps(values[name])
         values["made"] = datetime.now(UTC).isoformat(timespec="seconds")

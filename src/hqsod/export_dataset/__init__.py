@@ -19,7 +19,7 @@ from pathlib import Path
 from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import split
 from hqsod.dataset.lock import sole_run
-from hqsod.errors import OutputError, SettingsError
+from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
 from hqsod.export_dataset.formats import FORMATS, TRAIN, VALIDATION, Format
 from hqsod.export_dataset.items import Item, find_items
@@ -204,9 +204,11 @@ def _write_whole(folder: Path, shard: str, items: Sequence[Item], form: Format) 
         form.write(part, items)
         _remove(folder, [shard])
         part.rename(path)
-    except OSError as error:
+    except (OSError, InputError) as error:
         with suppress(OSError):  # what failed first is the message that counts
             _remove(folder, unfinished)
+        if isinstance(error, InputError):
+            raise
         raise OutputError(
             f"{path}: {error.strerror or error}", fix="free space, then run the same command again"
         ) from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hqsod import __version__
-from hqsod.addresses import write_bytes
+from hqsod.addresses import read_bytes, write_bytes
 from hqsod.dataset.card import CARD, front_matter, without_front_matter
+from hqsod.dataset.folders import own_path
 from hqsod.export_dataset.formats import FORMATS
 
 COLUMNS = (
@@ -48,8 +49,9 @@ def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks
     pattern = FORMATS[form].files
     files = {split: pattern.format(split=split) for split in pairs} if pattern else {}
     counts = ", ".join(f"{count} in `{split}`" for split, count in pairs.items())
-    of_source = dest / CARD
-    body = of_source.read_text("utf-8") if of_source.is_file() else f"# {dest.resolve().name}\n"
+    of_source, body = own_path(dest, CARD), f"# {dest.resolve().name}\n"
+    if of_source.is_file():
+        body = read_bytes(of_source).decode(errors="replace")
     sections = (
         front_matter(sum(pairs.values()), files),
         f"Exported with hqsod {__version__} as {form}: {counts}; masks: {masks}. The name of a "

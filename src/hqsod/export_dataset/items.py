@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hqsod.addresses import read_bytes, require_file
 from hqsod.dataset.decisions import Decision, Decisions, chosen, version_path, versions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, own_path
 from hqsod.dataset.manifest import File, Manifest, Record
@@ -67,7 +68,7 @@ def find_items(dest: Path) -> Items:
         except OSError as error:
             failed.append(f"{record.stem}: {error.filename}: {error.strerror}")
             continue
-        except OutputError as error:  # a link, which may lead out of the data set
+        except (InputError, OutputError) as error:  # such as a link, which may lead elsewhere
             failed.append(f"{record.stem}: {error}")
             continue
         found.append(item)
@@ -90,7 +91,8 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
     """The pair as exported, and whether its mask is the version decided on."""
     image = dest / record.outputs[IMAGES].path
     image.stat()  # a missing file is told now, not in the middle of a shard
-    digest = hashlib.sha256(mask.read_bytes()).hexdigest()
+    require_file(image)
+    digest = hashlib.sha256(read_bytes(mask)).hexdigest()
     known: dict[str, File] = {path.path: path for path in record.outputs.values()}
     source = known.get(version_path(record, version)) if version else None
     linked = image.parent.is_symlink()  # its masks were compressed anew

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hqsod import addresses, images
 from hqsod.dataset import card
-from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_path
+from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_file
 from hqsod.dataset.folders import FINAL_FOLDER, own_path
 from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import Manifest
@@ -63,7 +63,7 @@ def apply(dest: Path) -> Applied:
                 if version is None:
                     continue
                 try:
-                    source = dest / version_path(record, version)
+                    source = version_file(dest, record, version)
                     written += _write(source, folder / f"{record.stem}.png")
                     kept[record.stem] = CORRECTED if is_painted(version) else version
                 except InputError as error:
@@ -87,10 +87,10 @@ def _write(source: Path, target: Path) -> bool:
         InputError: the source is no mask that can be read.
     """
     mask = images.load_map(source)  # whatever is not a mask is not copied
-    data = source.read_bytes()
+    data = addresses.read_bytes(source)
     if not data.startswith(PNG) or mask.notes or mask.orientation != 1:
         data = images.encode_png(mask.pixels)
-    if target.is_file() and target.read_bytes() == data:
+    if target.is_file() and addresses.read_bytes(target) == data:
         return False
     addresses.write_bytes(target, data)
     return True

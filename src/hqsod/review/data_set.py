@@ -22,7 +22,7 @@ from hqsod.dataset.decisions import (
     Decisions,
     chosen,
     painted_name,
-    version_path,
+    version_file,
     versions,
 )
 from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, own_path
@@ -142,10 +142,11 @@ class ReviewSet:
         record, _ = self._find(stem)
         if stamp != self._thumbnail_stamp(record):
             raise MissingError(f"{stem}: the files have changed", fix="load the page again")
-        image, first, *others = self._layers(record, []).values()
-        window: Any = record.placement.window if record.placement else ...
-        before, after = (images.read_map(path)[window] for path in (first, (others or [first])[0]))
-        return images.read_image(image)[window], before, after
+        path, first, *others = self._layers(record, []).values()
+        masks = first, (others or [first])[0]
+        read = [images.read_image(path), *(images.read_map(mask) for mask in masks)]
+        image, before, after = (images.unpad(array, record.placement) for array in read)
+        return image, before, after
 
     def decide(self, stem: str, wish: Wish) -> dict[str, Any]:
         """Keep a decision; the pair's card and the counts as they are then.
@@ -174,7 +175,7 @@ class ReviewSet:
                 f"{stem}: a correction of {mask.shape}", expected=f"the image's {size}"
             )
         name = painted_name(wish.after + 1)
-        path = self.folder / version_path(record, name)
+        path = version_file(self.folder, record, name)
         taken = wish.model_copy(update={"choice": name})
         return self._add(record, taken, lambda: images.write_png(path, mask))
 
@@ -197,9 +198,11 @@ class ReviewSet:
     def _layers(self, record: Record, history: Sequence[Decision]) -> dict[str, Path]:
         """The photograph and the versions of its mask, in order, the painted ones last."""
         names = [*versions(record), *(row.choice for row in reversed(history) if row.painted)]
-        paths = {name: version_path(record, name) for name in names if name}
-        paths = {PICTURE: record.outputs[IMAGES].path} | paths
-        return {name: tiles.locate(self.folder, path) for name, path in paths.items()}
+        paths = {PICTURE: self.folder / record.outputs[IMAGES].path}
+        paths |= {name: version_file(self.folder, record, name) for name in names if name}
+        for path in paths.values():
+            tiles.require(path)
+        return paths
 
     def _thumbnail_stamp(self, record: Record) -> str | None:
         """Changes with the files; None where one is missing, which the grid says in its place."""

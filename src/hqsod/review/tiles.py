@@ -116,20 +116,16 @@ def _write(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def locate(folder: Path, relative: str) -> Path:
-    """The file that a manifest names, within the data set in `folder`.
+def require(path: Path) -> None:
+    """Check that a file which the manifest names is there.
 
     Raises:
-        MissingError: the name leads out of the data set, or there is no such file.
+        MissingError: it is not.
     """
-    path = Path(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise MissingError(f"{relative}: outside of the data set")
-    if not (folder / path).is_file():
+    if not path.is_file():
         raise MissingError(
-            f"{folder / path}: no such file", expected=f"as {MANIFEST} says", fix="build it again"
+            f"{path}: no such file", expected=f"as {MANIFEST} says", fix="build it again"
         )
-    return folder / path
 
 
 def stamp(path: Path) -> str:

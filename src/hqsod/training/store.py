@@ -329,15 +329,17 @@ def read_example(
         InputError: a file that cannot be read, or sizes that differ.
     """
     image, mask, _ = images.read_pair(pair)
-    window = (slice(None), slice(None)) if placement is None else placement.window
     labels = None if superpixels is None else _published_superpixels(pair, mask.shape)
-    image = images.resize(image[window], (size, size), Image.Resampling.BILINEAR)
-    mask = images.resize(mask[window], (size, size), Image.Resampling.BILINEAR)
+    image, mask = (
+        images.resize(images.unpad(array, placement), (size, size), Image.Resampling.BILINEAR)
+        for array in (image, mask)
+    )
     if superpixels is None:
         return Example(image, mask)
     if labels is None:
         return Example(image, mask, slic_superpixels(image, superpixels))
-    resized = cv2.resize(labels[window], (size, size), interpolation=cv2.INTER_NEAREST)
+    placed = images.unpad(labels, placement)
+    resized = cv2.resize(placed, (size, size), interpolation=cv2.INTER_NEAREST)
     return Example(image, mask, np.asarray(resized, np.int16))
 
 
