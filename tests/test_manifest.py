@@ -85,7 +85,6 @@ def outputs(path: str, layer: str = MASKS) -> Record:
         Record("../../a", "built", "key", {}),
         Record("..", "built", "key", {}),
         Record("", "rejected", "key", {}),
-        Record("é" * 126, "rejected", "key", {}),
     ],
     ids=repr,
 )
@@ -141,6 +140,14 @@ def test_a_damaged_row_is_told_by_its_number(tmp_path: Path, column: str, value:
         Manifest.open(folder) as manifest,
         pytest.raises(InputError, match=r"manifest\.sqlite: row 1 is damaged"),
     ):
+        manifest.latest()
+
+
+def test_a_name_too_long_for_a_file_is_refused(tmp_path: Path):
+    folder = folder_with(tmp_path, outputs("masks/a.png"))
+    with sqlite3.connect(folder / NAME) as connection:
+        connection.execute("UPDATE records SET stem = ?", ("é" * 126,))
+    with Manifest.open(folder) as manifest, pytest.raises(InputError, match="outside of it"):
         manifest.latest()
 
 
