@@ -90,9 +90,10 @@ class Networks:
         """A saliency map of a (H, W, 3) image, (S, S) uint8, if there is a predictor."""
         if self._predictor is None:
             return None
-        return self._thread.submit(watch, "predict", _predict, self._predictor, image).result()
+        return self._thread.submit(watch, "predict", saliency_map, self._predictor, image).result()
 
 
-def _predict(predictor: SaliencyNetwork, image: Array) -> Array:
+def saliency_map(predictor: SaliencyNetwork, image: Array) -> Array:
+    """What a network finds salient in a (H, W, 3) image: (S, S) uint8."""
     saliency = predictor(prepare(image, predictor.size, predictor.method)[None])[0]
     return np.asarray((saliency * 255).round(), np.uint8)

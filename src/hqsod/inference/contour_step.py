@@ -12,14 +12,14 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.devices import autocast
+from hqsod.inference.devices import prepare
 from hqsod.models.contour_refiner import GROUP, LEAST, REACH, ContourRefiner
-from hqsod.models.resnet import fold_batchnorm
 
 Floats = npt.NDArray[np.float32]
 Window = tuple[slice, slice]
 
-TILE = 1024  # side of what is drawn in one pass, in pixels; the network sees some more
+# Side of what is drawn in one pass, in pixels: a canvas's. The network sees some more.
+TILE = 1600
 
 # Where the network cannot decide, its contour is no line: the step holds back, gradually, where so
 # much of what lies around a pixel is undecided. Chosen on held-out pairs (docs/experiments.md).
@@ -54,8 +54,7 @@ class ContourStep:
         precision: torch.dtype,
         tile: int = TILE,
     ) -> None:
-        fold_batchnorm(network)
-        self._network, self._device, self._precision = network.to(device), device, precision
+        self._network, self._device = prepare(network, device, precision), device
         self._tile = tile
 
     def __call__(self, image: Array, mask: Array) -> Array:
@@ -108,7 +107,7 @@ class ContourStep:
             torch.from_numpy(layer).to(self._device).permute(2, 0, 1)[None] / 255
             for layer in (picture, np.pad(mask, border, mode="edge")[..., None])
         )
-        with torch.inference_mode(), autocast(self._device, self._precision):
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             logits = self._network(*layers)[0, 0, :height, :width]
             return np.asarray(logits.sigmoid().cpu().numpy(), np.float32)
 
@@ -126,9 +125,12 @@ def find_phase(mask: Array) -> int:
     Returns:
         0 for a mask that was not enlarged, or shows nothing of it.
     """
+    # Columns of one group are alike, and what does not change down a column is the same again.
+    columns = mask[:, GROUP // 2 :: GROUP]
+    changing = columns[:, columns.min(0, initial=255) < columns.max(0, initial=0)]
     misses = []
     for first in range(GROUP):
-        rows = mask[first : first + (len(mask) - first) // GROUP * GROUP].astype(np.float32)
+        rows = changing[first : first + (len(mask) - first) // GROUP * GROUP].astype(np.float32)
         if not rows.size:
             return 0
         small = (rows[GROUP // 2 - 1 :: GROUP] + rows[GROUP // 2 :: GROUP]) / 2

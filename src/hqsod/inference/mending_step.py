@@ -10,9 +10,8 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.devices import autocast
+from hqsod.inference.devices import prepare
 from hqsod.models.compact_refiner import CompactRefiner, refine
-from hqsod.models.resnet import fold_batchnorm
 
 SIDE = 400  # of the picture the network sees, in pixels: its training pictures' and DUTS's
 
@@ -42,9 +41,7 @@ class MendingStep:
         precision: torch.dtype,
         side: int = SIDE,
     ) -> None:
-        fold_batchnorm(network)
-        self._network, self._device, self._precision = network.to(device), device, precision
-        self._side = side
+        self._network, self._side = prepare(network, device, precision), side
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """The mask mended, or as it is; see `Step`."""
@@ -55,8 +52,7 @@ class MendingStep:
             for layer in (image, images.binarise(mask))
         )
         binary = images.binarise(binary)
-        with autocast(self._device, self._precision):
-            refined = refine(self._network, small, binary)
+        refined = refine(self._network, small, binary)
         changed = images.binarise(refined) != binary
         if np.count_nonzero(changed) < LEAST_CHANGE * np.count_nonzero(binary):
             return mask

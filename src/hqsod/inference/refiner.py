@@ -22,11 +22,10 @@ from torch import Tensor
 from hqsod import weights
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
-from hqsod.inference.devices import is_out_of_memory
+from hqsod.inference.devices import is_out_of_memory, prepare
 from hqsod.inference.guided_filter import guided_filter
 from hqsod.inference.small_refiner import SmallRefiner, build_steps
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
-from hqsod.models.resnet import fold_batchnorm
 from hqsod.types import MASK_THRESHOLD
 
 SIDE = 900  # of the global step's picture and of the local step's crops, in pixels
@@ -97,14 +96,6 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
             fix="hqsod train PAIRS --recipe contour makes the latter",
         ) from error
     return CascadeRefiner(name, digest, prepare(network, device, precision))
-
-
-def prepare(network: CascadePSP, device: torch.device, precision: torch.dtype) -> CascadePSP:
-    """Make a network fast for inference: in place, and no longer to be trained."""
-    fold_batchnorm(network)
-    network.to(device, precision)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub's gap
-    return network
 
 
 class GuidedRefiner:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -97,11 +98,10 @@ def _content(image: Array, mask: Array) -> tuple[slice, slice]:
 
     A picture lies in the middle of its canvas: what is black at one side alone is a dark picture.
     """
-    content = image.any(2) | (mask > 0)
-    spans = []
-    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
-        found = np.flatnonzero(content.any(axis))
-        border = min(found[0], length - 1 - found[-1]) if len(found) else 0
-        spans.append(slice(border, length - border))
-    rows, columns = spans
+    red, green, blue = np.moveaxis(image, 2, 0)
+    left, top, width, height = cv2.boundingRect(red | green | blue | mask)
+    if not width:
+        return slice(None), slice(None)
+    border = min(top, mask.shape[0] - top - height), min(left, mask.shape[1] - left - width)
+    rows, columns = (slice(b, length - b) for b, length in zip(border, mask.shape, strict=True))
     return rows, columns

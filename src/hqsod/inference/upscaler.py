@@ -157,7 +157,7 @@ class NetworkUpscaler:
             side = int(self.pixels_at_once**0.5) // self._window * self._window
             result = in_tiles(self._network, images, side, self.scale, self._window)
         result = result[:, :, : height * self.scale, : width * self.scale].permute(0, 2, 3, 1)
-        levels = (result.clamp(0, 1) * 255).round().to(torch.uint8)
+        levels = (result * 255).round_().clamp_(0, 255).to(torch.uint8)
         return list(levels.contiguous().cpu().numpy())
 
     def _take_less(self, tried: int) -> None:

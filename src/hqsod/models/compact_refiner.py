@@ -70,7 +70,8 @@ class CompactRefiner(nn.Module):
         pictures, signed = (images - MEAN) / STD, 2 * masks - 1
         evidence = colour_evidence(*(F.avg_pool2d(layer, GROUP) for layer in (images, masks)))
         groups = F.pixel_unshuffle(torch.cat([pictures, signed], 1), GROUP)
-        seen = self.extractor(pictures.contiguous(memory_format=torch.channels_last))
+        dtype = self.unet.head.weight.dtype
+        seen = self.extractor(pictures.to(dtype, memory_format=torch.channels_last))
         changes = self.unet(torch.cat([groups, evidence], 1), seen[FIRST_SEEN:])
         return TRUST * signed + F.pixel_shuffle(changes.float(), GROUP)
 
@@ -133,7 +134,7 @@ def _histogram_ratio(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
-    """Refine one mask, at the size it has; the network is applied under the caller's autocast.
+    """Refine one mask, at the size it has.
 
     The result is the mean of what the network says of the picture and of its mirror image, made
     as decided as masks are.

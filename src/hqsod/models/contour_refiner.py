@@ -23,7 +23,7 @@ from hqsod.models.unet import Block, UNet, convolution, unet_widths
 WIDTHS = (48, 64, 64)  # channels at strides 4, 8, 16
 GROUP = 4  # side of the groups of pixels
 REACH = 4  # groups: how far from the mask's contour pixels can change, one more or less
-MEAN = STD = 0.5  # of each channel of a picture in [0, 1]
+MEAN = STD = 0.5  # of each channel of a picture in [0, 1], and of the mask
 LEAST = 1 / 512  # keeps logits finite; half a grey level, so that 0 and 255 come back
 
 
@@ -69,12 +69,19 @@ class ContourRefiner(nn.Module):
         Returns:
             (B, 1, H, W) float32 logits.
         """
-        layers = torch.cat([(images - MEAN) / STD, 2 * masks - 1], 1)
-        groups = F.pixel_unshuffle(layers, GROUP)
-        changes = self.unet(groups) + self.filter(groups[:, -(GROUP**2) :])
-        changes = F.pixel_shuffle(changes.float() * near_contour(masks), GROUP)
-        steeper, added = changes.chunk(2, 1)
-        return mask_logits(masks) * (1 + steeper) + added
+        groups = torch.cat([_group(layer) for layer in (images, masks)], 1)
+        layers = ((groups - MEAN) / STD).to(self.filter.weight.dtype)
+        changes = self.unet(layers) + self.filter(layers[:, -(GROUP**2) :])
+        steeper, added = (changes.float() * near_contour(masks)).chunk(2, 1)
+        logits = mask_logits(groups[:, -(GROUP**2) :]) * (1 + steeper) + added
+        return F.pixel_shuffle(logits, GROUP)
+
+
+def _group(x: Tensor) -> Tensor:
+    """`F.pixel_unshuffle` by `GROUP`, at once in the layout that convolutions are fastest in."""
+    batch, channels, height, width = x.shape
+    groups = x.reshape(batch, channels, height // GROUP, GROUP, width // GROUP, GROUP)
+    return groups.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
 
 
 def mask_logits(masks: Tensor) -> Tensor:
@@ -92,7 +99,8 @@ def near_contour(masks: Tensor) -> Tensor:
         (B, 1, H / GROUP, W / GROUP) in [0, 1]: 1 near where the masks cross a half, 0 farther than
         about `REACH` groups, thirds in between.
     """
-    highest, lowest = F.max_pool2d(masks, GROUP), -F.max_pool2d(-masks, GROUP)
+    groups = _group(masks)
+    highest, lowest = groups.amax(1, keepdim=True), groups.amin(1, keepdim=True)
     around = F.max_pool2d(highest, 3, 1, 1), -F.max_pool2d(-lowest, 3, 1, 1)
     contour = ((around[0] > 0.5) & (around[1] < 0.5)).float()
     near = F.max_pool2d(contour, 2 * REACH - 1, 1, REACH - 1)

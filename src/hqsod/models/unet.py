@@ -50,7 +50,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, seen: Sequence[Tensor] = ()) -> Tensor:
         """(B, C, h, w), and an extractor's maps at h / 2, h / 4, ..., to (B, outputs, h, w)."""
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(x.to(self.head.weight.dtype, memory_format=torch.channels_last))
         levels = []
         for down, context, found in zip_longest(self.down, self.context, seen[: len(self.down)]):
             levels.append(x)
