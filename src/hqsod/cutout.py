@@ -145,14 +145,15 @@ def cut_out(image: Array, saliency: Array, settings: CutOut = PLAIN) -> Array:
         (h, w, 4) uint8 RGBA, black where it is transparent; (h, w, 3) RGB with a background.
         Opacity is `OPACITY` of the map, or what matting makes of that.
     """
-    opacity = OPACITY[shape(saliency, settings)]
+    opacity = np.asarray(cv2.LUT(shape(saliency, settings), OPACITY), np.uint8)
     result = np.zeros((*opacity.shape, 4), np.uint8)
     margin = max(opacity.shape) // MATTING_MARGIN if settings.matting else 0
     window = _around(opacity, max(margin, MARGIN))
     alpha = matte(image[window], opacity[window]) if settings.matting else opacity[window]
     opacity[window] = alpha
-    result[window] = np.dstack([own_colours(image[window], alpha), alpha])
-    result[opacity == 0] = 0
+    cut = cv2.cvtColor(own_colours(image[window], alpha), cv2.COLOR_RGB2RGBA)
+    cut[..., 3] = alpha
+    result[window] = cv2.bitwise_and(cut, cut, mask=alpha)  # black where it is transparent
     if settings.crop is not None and opacity.any():
         result = result[_around(opacity, settings.crop)]
     return result if settings.ground is None else _lay_on(settings.ground, result)

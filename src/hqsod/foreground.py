@@ -37,14 +37,24 @@ def own_colours(image: Array, opacity: Array) -> Array:
     Returns:
         (H, W, 3) uint8; meaningless where the opacity is 0.
     """
-    mixed = np.nonzero((opacity > 0) & (opacity < 255))
-    result = image.copy()
-    if mixed[0].size:
+    result = np.ascontiguousarray(image).copy()
+    mixed = np.flatnonzero(cv2.inRange(opacity, 1, 254))
+    if mixed.size:
         size = opacity.shape[::-1]
-        object_, behind = (_resize(colours, size)[mixed] for colours in _spread(image, opacity))
-        share = _share(opacity)[mixed]
-        result[mixed] = _correct(_floats(image[mixed]), share, object_, behind)[0].round()
+        # In whole levels, which are enlarged in a quarter of the time.
+        object_, behind = (
+            _floats(_pixels(cv2.resize(colours.round().astype(np.uint8), size)).take(mixed, 0))
+            for colours in _spread(image, opacity)
+        )
+        flat = _pixels(result)
+        colours, share = _floats(flat.take(mixed, 0)), _share(opacity.ravel().take(mixed))
+        flat[mixed] = _correct(colours, share, object_, behind)[0].round()
     return result
+
+
+def _pixels(image: Array) -> Array:
+    """(H * W, 3), a view."""
+    return image.reshape(-1, 3)
 
 
 def _spread(image: Array, opacity: Array) -> tuple[Floats, Floats]:
@@ -65,15 +75,16 @@ def _spread(image: Array, opacity: Array) -> tuple[Floats, Floats]:
 
 
 def _pyramid(image: Array, opacity: Array) -> list[tuple[Floats, Floats]]:
-    """The image, float32, and the object's share of it, (h, w, 1), by area means, finest first."""
-    colours, share, factor = _floats(image), _share(opacity), REDUCTION
-    levels: list[tuple[Floats, Floats]] = []
-    while not levels or max(share.shape) > 2:
-        size = tuple(-(-side // factor) for side in share.shape[1::-1])
-        colours = _resize(colours, size, cv2.INTER_AREA)
-        share = _resize(share, size, cv2.INTER_AREA).reshape(*size[::-1], 1)
-        levels.append((colours, share))
-        factor = 2
+    """The image, float32, and the object's share of it, by area means, finest first."""
+    size = [-(-side // REDUCTION) for side in opacity.shape[::-1]]
+    small, coarse = (cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in (image, opacity))
+    levels = [(_floats(small), _share(coarse))]
+    while max(size) > 2:
+        size = [-(-side // 2) for side in size]
+        colours, share = levels[-1]
+        levels.append(
+            (_resize(colours, size, cv2.INTER_AREA), _resize(share, size, cv2.INTER_AREA))
+        )
     return levels
 
 
@@ -82,8 +93,8 @@ def _resize(level: Floats, size: Sequence[int], method: int = cv2.INTER_LINEAR) 
 
 
 def _share(opacity: Array) -> Floats:
-    """(H, W, 1) from 0 to 1."""
-    return _floats(opacity)[..., None] * np.float32(1 / 255)
+    """(..., 3) from 0 to 1, once for each colour: numpy is slow where the last side is 1."""
+    return np.repeat(_floats(opacity) * np.float32(1 / 255), 3).reshape(*opacity.shape, 3)
 
 
 def _floats(values: npt.NDArray[Any]) -> Floats:
