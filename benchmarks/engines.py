@@ -24,6 +24,8 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+from hqsod.weights import Origin
+
 ENGINES = {
     "hqsod": ("onnxruntime", ""),
     "OpenVINO float32": ("openvino", "f32"),
@@ -46,7 +48,7 @@ def load(name: str) -> Callable[[], object]:
     if module == "torch":
         from hqsod.inference.torch_network import TorchNetwork
 
-        network = TorchNetwork(weights, "", "cpu", precision)
+        network = TorchNetwork(weights, Origin("", ""), "cpu", precision)
     else:
         network = load_network(DEFAULT, "cpu", "auto")
     return lambda: network(_image(network.size))
@@ -61,7 +63,7 @@ def _openvino(file: Path, precision: str) -> Callable[[], object]:
 
     from hqsod.inference.onnx_network import OnnxNetwork
 
-    core, image = openvino.Core(), _image(OnnxNetwork(file, "").size)
+    core, image = openvino.Core(), _image(OnnxNetwork(file, Origin("", "")).size)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"],

@@ -22,6 +22,7 @@ from hqsod.inference.saliency import DEFAULT, find_weights, load_network
 from hqsod.inference.scaling import prepare
 from hqsod.inference.torch_network import TorchNetwork, load_weights
 from hqsod.predict import Predictor
+from hqsod.weights import Origin
 from tests.golden import inputs
 from tests.networks import save_tiny, tiny_purnet
 
@@ -79,7 +80,7 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported: tuple[Pa
 def test_predict_runs_it(tiny: Path, exported: tuple[Path, str]):
     onnx_predictor = Predictor(exported[0])
     assert onnx_predictor.size == 64
-    assert "ONNX Runtime" in onnx_predictor.network.about
+    assert "ONNX Runtime" in onnx_predictor.network.runs_on
     photo = inputs.photo("coffee")
     network, _ = load_weights(tiny)
     shown = prepare(np.asarray(photo), 64)
@@ -189,7 +190,7 @@ def test_the_network_that_ships_is_the_exported_one():
     assert isinstance(light, OnnxNetwork)
     assert light.made_from == f"{source.name} sha256 {weights.sha256(source)}"
     image = prepare(np.asarray(inputs.photo("chelsea")), light.size)[None]
-    exact = TorchNetwork(source, "", "cpu", "float32")(image)
+    exact = TorchNetwork(source, Origin("", ""), "cpu", "float32")(image)
     assert exact.std() > 0.1
     off = np.abs(light(image) - exact)
     assert off.mean() < 0.001

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from hqsod import cli, extras
+import hqsod
+from hqsod import cli, extras, weights
 from hqsod.cutout import CutOut, Shaping
 from hqsod.decoding import FORMATS
 from hqsod.errors import InputError, WeightsError
@@ -258,10 +259,22 @@ def test_what_is_not_installed_is_refused_in_a_line(
     assert (status, f"pip install 'hqsod[{extra}]'" in reason) == (422, True), reason
 
 
-def test_health_names_the_weights(service: Client, tiny: Path) -> None:
+def test_health_says_in_plain_fields_what_works(service: Client, tiny: Path) -> None:
     status, _, answer = service.get("/health")
-    assert status == 200
-    assert json.loads(answer)["weights"].startswith(f"{tiny.parent.name}/{tiny.name}; sha256 ")
+    health = json.loads(answer)
+    assert health.pop("runs_on").startswith("cpu (")
+    assert (status, health) == (
+        200,
+        {
+            "status": "ok",
+            "version": hqsod.__version__,
+            "weights": f"{tiny.parent.name}/{tiny.name}",
+            "sha256": weights.sha256(tiny),
+            "precision": "float32",
+            "size": 64,
+            "batch": 4,
+        },
+    )
     assert str(tiny.parent) not in answer.decode()
 
 

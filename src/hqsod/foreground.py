@@ -52,7 +52,7 @@ def own_colours(image: Array, opacity: Array) -> Array:
     return result
 
 
-def _pixels(image: Array) -> Array:
+def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(H * W, 3), a view."""
     return image.reshape(-1, 3)
 
@@ -92,7 +92,7 @@ def _resize(level: Floats, size: Sequence[int], method: int = cv2.INTER_LINEAR) 
     return _floats(cv2.resize(level, size, interpolation=method))
 
 
-def _share(opacity: Array) -> Floats:
+def _share(opacity: npt.NDArray[Any]) -> Floats:
     """(..., 3) from 0 to 1, once for each colour: numpy is slow where the last side is 1."""
     return np.repeat(_floats(opacity) * np.float32(1 / 255), 3).reshape(*opacity.shape, 3)
 

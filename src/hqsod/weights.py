@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hqsod.addresses import write_bytes
 from hqsod.errors import InputError, OutputError, WeightsError
@@ -94,6 +94,16 @@ def describe(name: str) -> str:
     if file is None or not file.larger:
         return name
     return f"{name}, which is small and comes with hqsod (larger: {file.larger})"
+
+
+class Origin(NamedTuple):
+    """Which weights a network has: their name, or the end of their path, and their SHA-256."""
+
+    name: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{describe(self.name)}; sha256 {self.sha256[:16]}"  # enough to tell it from another
 
 
 def resolve(name: str, *, offline: bool = False, others: Sequence[str] = ()) -> Path:

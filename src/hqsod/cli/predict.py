@@ -163,7 +163,9 @@ def _colour_or_path(background: str | None) -> str | Path | None:
 
 def _announce(predictor: Predictor) -> None:
     """Say what predicts; on standard error, for standard output may be an image."""
-    typer.echo(f"weights: {predictor.network.about}", err=True)
+    from hqsod.inference.saliency import about
+
+    typer.echo(f"weights: {about(predictor.network)}", err=True)
 
 
 def _require_one_result(paths: list[str], out: Path | None, kinds: list[str]) -> None:

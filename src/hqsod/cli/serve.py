@@ -41,6 +41,7 @@ def serve(
         raise SettingsError(
             f"hqsod serve without {error.name}", fix="pip install 'hqsod[serve]'"
         ) from error
+    from hqsod.inference.saliency import about
     from hqsod.predict import Predictor
     from hqsod.serve.service import Limits, warm_up
 
@@ -49,7 +50,7 @@ def serve(
     limits = Limits(queue, max_mb * 1_000_000, max_megapixels * 1_000_000)
     listening, address = connections.listen(host, port, token)
     service = create_service(predictor, limits, address)
-    typer.echo(f"weights: {predictor.network.about}, batches of {predictor.batch}")
+    typer.echo(f"weights: {about(predictor.network)}, batches of {predictor.batch}")
     typer.echo(f"open {address.url}\nstop with Ctrl+C; what was taken in is answered first")
     most = max(connections.CONNECTIONS, 2 * queue)
     connections.make(service, most).run(sockets=[listening])

@@ -64,12 +64,14 @@ def has_native_bf16(device: torch.device) -> bool:
 
 def describe(device: torch.device, precision: torch.dtype) -> str:
     """One line for the user: the device, its name and the precision."""
-    where = (
-        f"{device} ({torch.cuda.get_device_name(device)})"
-        if device.type == "cuda"
-        else f"{device} ({torch.get_num_threads()} threads)"
-    )
-    return f"{where}, {'bf16' if precision is torch.bfloat16 else 'float32'}"
+    return f"{describe_device(device)}, {precision_name(precision)}"
+
+
+def describe_device(device: torch.device) -> str:
+    """The device and its name for the user."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.preparation import Preparation, Values, are_probabilities, file_beside
 from hqsod.inference.scaling import SIZES, Maps, trained_size
+from hqsod.weights import Origin
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -34,7 +35,7 @@ class OnnxNetwork:
 
     Args:
         path: the file.
-        weights: which they are, for the user.
+        origin: which weights they are, for the user.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         preparation: of its images and maps; None for a file that `hqsod export` wrote.
 
@@ -47,7 +48,7 @@ class OnnxNetwork:
     def __init__(
         self,
         path: Path,
-        weights: str,
+        origin: Origin,
         device: str = "cpu",
         preparation: Preparation | None = None,
     ) -> None:
@@ -63,7 +64,8 @@ class OnnxNetwork:
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self._most = 1 if one_by_one else None
         self.batch = 1 if one_by_one or provider == "CPU" else 16
-        self.about = f"{weights}; on ONNX Runtime ({provider}), float32"
+        self.origin, self.runs_on = origin, f"ONNX Runtime ({provider})"
+        self.precision = "float32"
 
     def _open(self) -> None:
         self._session, self._process = open_session(self._path, self._device), os.getpid()
@@ -114,7 +116,7 @@ def describe(path: Path, preparation: Preparation) -> tuple[Preparation, float, 
     Raises:
         WeightsError: see `OnnxNetwork`; or neither it nor the graph tells a size.
     """
-    network = OnnxNetwork(path, "", preparation=preparation)
+    network = OnnxNetwork(path, Origin(path.name, ""), preparation=preparation)
     noise = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), np.uint8)
     maps = network._run(noise)
     values: Values = "probabilities" if are_probabilities(maps) else "logits"

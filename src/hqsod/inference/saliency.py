@@ -22,6 +22,7 @@ from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.preparation import Preparation, file_beside, from_json
 from hqsod.inference.scaling import Maps
+from hqsod.weights import Origin
 
 DEFAULT = "purnet-light"  # used when no weights are named
 # Where a training run keeps what to predict with: when it is done, and best first before that.
@@ -32,14 +33,18 @@ class SaliencyNetwork(Protocol):
     """Images to saliency maps.
 
     Attributes:
-        about: which weights, where they run and in which precision, for the user.
+        origin: which weights they are.
+        runs_on: where they run, for the user.
+        precision: `float32` or `bf16`.
         size: height and width of the images the weights were trained with.
         sizes: all that it takes.
         method: how images are brought to that size, and maps back to their images.
         batch: images that go through at once fastest.
     """
 
-    about: str
+    origin: Origin
+    runs_on: str
+    precision: str
     size: int
     sizes: range
     method: Image.Resampling
@@ -69,19 +74,24 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     machine.require_device_name(device)
     path = find_weights(name)
     named = DEFAULT if name is None else str(name)
-    known = weights.describe(named) if named in weights.registry() else "/".join(path.parts[-2:])
-    about = f"{known}; sha256 {weights.sha256(path)[:16]}"  # enough to tell it from another
+    known = named if named in weights.registry() else "/".join(path.parts[-2:])
+    origin = Origin(known, weights.sha256(path))
     in_float32 = precision in ("auto", "float32")
     if path.suffix == ".onnx" and not in_float32:
         raise SettingsError(f"--precision {precision} with {path.name}", expected="auto or float32")
     if path.suffix == ".onnx":
-        return OnnxNetwork(path, about, device, _preparation(named, path))
-    if in_float32 and not _wants_gpu(device) and (network := _exported(path, about)):
+        return OnnxNetwork(path, origin, device, _preparation(named, path))
+    if in_float32 and not _wants_gpu(device) and (network := _exported(path, origin)):
         return network
     extras.require("torch", f"{path.name} on {device} in {precision}")
     from hqsod.inference.torch_network import TorchNetwork  # and with it PyTorch
 
-    return TorchNetwork(path, about, device, precision)
+    return TorchNetwork(path, origin, device, precision)
+
+
+def about(network: SaliencyNetwork) -> str:
+    """Which weights, where they run and in which precision, in a line for the user."""
+    return f"{network.origin}; on {network.runs_on}, {network.precision}"
 
 
 def _preparation(name: str, path: Path) -> Preparation | None:
@@ -99,13 +109,13 @@ def _wants_gpu(device: str) -> bool:
     return device != "cpu"
 
 
-def _exported(path: Path, about: str) -> OnnxNetwork | None:
+def _exported(path: Path, origin: Origin) -> OnnxNetwork | None:
     """The ONNX file beside weights, unless it was made from others."""
     beside = path.with_suffix(".onnx")
     if not beside.is_file():
         return None
-    network = OnnxNetwork(beside, about)
-    return network if network.made_from.endswith(weights.sha256(path)) else None
+    network = OnnxNetwork(beside, origin)
+    return network if network.made_from.endswith(origin.sha256) else None
 
 
 def find_weights(name: str | Path | None) -> Path:

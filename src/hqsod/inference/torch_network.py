@@ -10,10 +10,17 @@ import torch
 from hqsod import weights
 from hqsod.errors import SettingsError
 from hqsod.images import Array
-from hqsod.inference.devices import choose_device, choose_precision, describe, is_out_of_memory
+from hqsod.inference.devices import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    is_out_of_memory,
+    precision_name,
+)
 from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
+from hqsod.weights import Origin
 
 SIZE = "320"  # what the paper trains at, for weights that do not say
 
@@ -37,7 +44,7 @@ class TorchNetwork:
 
     Args:
         path: see `load_weights`.
-        weights: which they are, for the user.
+        origin: which weights they are, for the user.
         device: see `choose_device`.
         precision: of the convolutions; see `choose_precision`.
 
@@ -48,14 +55,15 @@ class TorchNetwork:
 
     sizes, method = SIZES, BILINEAR
 
-    def __init__(self, path: Path, weights: str, device: str, precision: str) -> None:
+    def __init__(self, path: Path, origin: Origin, device: str, precision: str) -> None:
         self._device = choose_device(device)
         self._precision = choose_precision(precision, self._device)
         network, self.size = load_weights(path)
         self._network = _for_inference(network, self._device, self._precision)
         self._path, self._process = path, os.getpid()
         self.batch = 16 if self._device.type == "cuda" else 1
-        self.about = f"{weights}; on {describe(self._device, self._precision)}"
+        self.origin, self.runs_on = origin, describe_device(self._device)
+        self.precision = precision_name(self._precision)
 
     @torch.inference_mode()
     def __call__(self, images: Array) -> Maps:

@@ -46,11 +46,25 @@ DESCRIPTION = "What is salient in an image, cut out, and its saliency map."
 
 
 class Health(BaseModel):
-    """Whether the service works, and with what."""
+    """Whether the service works, and with what.
+
+    Attributes:
+        weights: their name, or the end of their path.
+        sha256: of their file.
+        runs_on: the device, and what runs them.
+        precision: `float32` or `bf16`.
+        size: height and width that images are brought to, in pixels.
+        batch: images that go through the network together at most.
+    """
 
     status: str
     version: str
     weights: str
+    sha256: str
+    runs_on: str
+    precision: str
+    size: int
+    batch: int
 
 
 def create_service(predictor: Predictor, limits: Limits, address: Address) -> ASGIApp:
@@ -128,7 +142,17 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
-    about = Health(status="ok", version=__version__, weights=service.predictor.network.about)
+    predictor, network = service.predictor, service.predictor.network
+    about = Health(
+        status="ok",
+        version=__version__,
+        weights=network.origin.name,
+        sha256=network.origin.sha256,
+        runs_on=network.runs_on,
+        precision=network.precision,
+        size=predictor.size,
+        batch=predictor.batch,
+    )
 
     @app.get("/health", summary="Whether it works", responses=described({503: "It fails."}))
     async def health() -> Health:

@@ -16,7 +16,7 @@ function element(name, text, ...children) {
 async function describe() {
   const [api, health] = await Promise.all(["openapi.json", "health"].map(async (path) => (await fetch(path)).json()));
   at("version").textContent = api.info.version;
-  at("weights").textContent = health.weights ?? health.error;
+  at("weights").textContent = health.error ?? `${health.weights}, ${health.size} x ${health.size}, on ${health.runs_on}, ${health.precision}`;
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, operation] of Object.entries(methods)) {
       at("operations").append(article(method, path, operation));
