@@ -77,6 +77,20 @@ def test_a_damaged_refinement_is_doubted(cat, damage) -> None:
     assert quality.change.iou < 0.95
 
 
+def test_a_contour_that_moved_is_no_fault(cat) -> None:
+    """Two pixels of the small mask, eight of the enlarged one, anywhere; a wider patch is one."""
+    picture, mask = (cv2.resize(x, (1280, 853), interpolation=cv2.INTER_CUBIC) for x in cat)
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))
+    for moved in (cv2.dilate(mask, disk), cv2.erode(mask, disk), np.roll(mask, 8, 1)):
+        quality = judge(picture, mask, moved)
+        assert quality.change.iou < 0.97
+        assert quality.change.mended < 0.003
+        assert not quality.flagged
+    bumped = cv2.resize(bump(cat[1]), (1280, 853), interpolation=cv2.INTER_CUBIC)
+    assert judge(picture, mask, bumped).change.mended > 0.05
+    assert judge(picture, mask, mask).change.mended == 0
+
+
 def test_fog_is_doubted_and_a_soft_edge_is_not(cat) -> None:
     picture, mask = cat
     fog = np.where(mask > 0, np.uint8(140), np.uint8(0))

@@ -134,8 +134,8 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
         return Record(stem, "rejected", key, sources, notes=str(error))
     first, *others = [pair.mask for pair in masks]
     quality = judge(photograph.pixels, first, first)
-    figures = quality.as_dict()
-    del figures["iou"]  # nothing was refined
+    refining = {"iou", "mended", "redrawn"}  # nothing was refined
+    figures = {name: x for name, x in quality.as_dict().items() if name not in refining}
     if others:
         figures["candidate_iou"] = mask_iou(binarise(first), binarise(others[0]))
     return Record(
