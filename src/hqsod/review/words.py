@@ -54,7 +54,6 @@ _ALL = (
         name="mended",
         title="changed by more than a moved contour",
         unit="of the mask mended",
-        high_is_bad=True,
         warn=0.002,
         bad=0.02,
         words=(
