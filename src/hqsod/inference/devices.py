@@ -14,24 +14,43 @@ from hqsod.models.resnet import fold_batchnorm
 Network = TypeVar("Network", bound=nn.Module)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+# What the CPU's allocator, CUDA and CUDA's libraries say when memory runs out.
+_MEMORY_RAN_OUT = ("you tried to allocate", "out of memory", "ALLOC_FAILED")
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device.
 
     Raises:
-        SettingsError: none of these, or CUDA was asked for and there is none.
+        SettingsError: none of these, or a CUDA device that is not there or does not start.
     """
     require_device_name(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        _require_cuda(name)
+    return torch.device(name)
+
+
+def _require_cuda(name: str) -> None:
+    """Check that a CUDA device computes.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if not torch.cuda.is_available():
         raise SettingsError(
             f"--device {name}: PyTorch {torch.__version__} finds no CUDA device",
             expected="a machine with one",
             fix="use --device cpu, or install a CUDA build of PyTorch and its driver",
         )
-    return torch.device(name)
+    try:
+        torch.ones(1, device=name)
+    except RuntimeError as error:  # a forked process, no such number, a card of another build
+        raise SettingsError(
+            f"--device {name} does not start: {str(error).splitlines()[0]}",
+            fix="use --device cpu, or a device that nvidia-smi shows",
+        ) from error
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -75,9 +94,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. CUDA has a class for it; the CPU's allocator says so in words."""
+    """Whether memory ran out. PyTorch has a class for it on a GPU; others say so in words."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "you tried to allocate" in str(error)
+    return isinstance(error, kinds) or any(words in str(error) for words in _MEMORY_RAN_OUT)
 
 
 def prepare(network: Network, device: torch.device, precision: torch.dtype) -> Network:

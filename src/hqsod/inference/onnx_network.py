@@ -40,7 +40,8 @@ class OnnxNetwork:
         preparation: of its images and maps; None for a file that `hqsod export` wrote.
 
     Raises:
-        SettingsError: this ONNX Runtime was built without CUDA, and that was asked for.
+        SettingsError: CUDA was asked for, and this ONNX Runtime was built without it or does not
+            load it.
         WeightsError: the file is damaged, its preparation is not known, or it cannot take images
             and give maps.
     """
@@ -139,17 +140,23 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
     options.intra_op_num_threads = machine.threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors alone
-    providers = ["CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
     if has_cuda and device != "cpu":
-        providers.insert(0, CUDA)
+        providers.insert(0, (CUDA, {"device_id": device.partition(":")[2] or "0"}))
     try:
-        return onnxruntime.InferenceSession(path, options, providers)
+        session = onnxruntime.InferenceSession(path, options, providers)
     except Exception as error:  # its errors share no base class
         raise WeightsError(
             f"{path}: {_first_line(error)}",
             expected="a whole ONNX file",
             fix="fetch or export it again",
         ) from error
+    if device.startswith("cuda") and CUDA not in session.get_providers():
+        raise SettingsError(
+            f"--device {device}: ONNX Runtime does not load its part for CUDA",
+            fix="install the CUDA and cuDNN that it was built for, or use --device cpu",
+        )
+    return session
 
 
 def _first_line(error: Exception) -> str:

@@ -33,6 +33,7 @@ RIM = 16  # of a crop, dropped where it is not the picture's border
 SHARES = (0.1, 0.9)  # of foreground; a crop outside of them is left as it is
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained with
 COPIES = 4  # of its widest full-size feature map that a pass holds at its peak
+MOST_VALUES = 2**31 - 1  # of a feature map: CUDA's kernels for resizing refuse more
 
 Window = tuple[slice, slice]
 
@@ -260,7 +261,8 @@ def pixels_that_fit(network: CascadePSP) -> int:
     if network.device.type != "cuda":
         return SIDE * SIDE  # enough to keep a processor busy
     free, _ = torch.cuda.mem_get_info(network.device)
-    return free // (COPIES * network.widest * network.dtype.itemsize)
+    fit = free // (COPIES * network.widest * network.dtype.itemsize)
+    return min(fit, MOST_VALUES // network.widest)
 
 
 def crop_windows(size: Sequence[int], side: int) -> list[Window]:

@@ -103,10 +103,14 @@ def _preparation(name: str, path: Path) -> Preparation | None:
 
 
 def _wants_gpu(device: str) -> bool:
-    """Whether PyTorch is to be asked for a GPU."""
-    if device == "auto":
-        return machine.has_gpu_driver() and extras.is_installed("torch")
-    return device != "cpu"
+    """Whether PyTorch is to run the network on a GPU."""
+    if device != "auto":
+        return device != "cpu"
+    if not machine.has_gpu_driver() or not extras.is_installed("torch"):
+        return False
+    from hqsod.inference.devices import choose_device  # and with it PyTorch
+
+    return choose_device(device).type == "cuda"
 
 
 def _exported(path: Path, origin: Origin) -> OnnxNetwork | None:

@@ -30,6 +30,9 @@ COMPUTED = ("relative_position_index", "attn_mask")  # in official files, but co
 BLOCK = re.compile(r"layers\.(\d+)\.residual_group\.blocks\.\d+\.norm1\.weight$")  # per block
 LARGEST_WINDOW = 32  # a checkpoint's window decides how much memory its masks take
 WINDOWS_AT_ONCE = {"cpu": 32}  # the CPU's cache holds these; other devices take all at once
+# Heads are filled up to multiples of this: for others CUDA has no attention in one kernel, and
+# writes every score to memory, in float32. SwinIR-L's heads have 30 channels.
+HEAD_MULTIPLE = {"cuda": 8}
 ROWS_AT_ONCE = 64  # of the small picture, in the upsampler
 HALO = 3  # rows of the small picture on which the upsampler's result for a row depends (2.5)
 
@@ -241,10 +244,15 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend within (N, L, C) windows; `bias` is (heads, L, L)."""
         windows, length, channels = x.shape
-        qkv = self.qkv(x).view(windows, length, 3, self.heads, channels // self.heads)
+        size = channels // self.heads
+        qkv = self.qkv(x).view(windows, length, 3, self.heads, size)
+        if filling := -size % HEAD_MULTIPLE.get(x.device.type, 1):
+            qkv = F.pad(qkv, (0, filling))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mask = bias.expand(windows, -1, -1, -1)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=size**-0.5
+        )[..., :size]
         mixed: Tensor = self.proj(attended.transpose(1, 2).reshape(x.shape))
         return mixed
 

@@ -67,6 +67,10 @@ class Trainer:
         return torch.device(self.accelerator.device)
 
     @property
+    def _on_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
     def kept(self) -> nn.Module:
         """The network that is validated and kept: the average where there is one."""
         return self.network if self.average is None else self.average.module
@@ -111,13 +115,6 @@ class Trainer:
             objectives = self.task.objectives(batch)
         losses = [sum(t.float().sum() for t in o.terms.values()) for o in objectives]
         total = torch.stack([torch.as_tensor(loss) for loss in losses]).sum().detach()
-        if not total.isfinite():
-            raise TrainingError(
-                f"the loss at step {self.step + 1} is {total.item()}; "
-                f"the batch: {', '.join(names(self.step * self.parts + self.part))}",
-                expected="a finite number",
-                fix="look at these images, or start again with lower learning rates",
-            )
         for number, (objective, loss) in enumerate(zip(objectives, losses, strict=True), 1):
             parameters = [p for name in objective.trains for p in self.trained.get(name, ())]
             if parameters:
@@ -126,6 +123,13 @@ class Trainer:
                 )
             for name, term in objective.terms.items():
                 self._sums[name] += term.detach().sum()
+        if not total.isfinite():  # asked last: until it knows, a GPU has nothing further to do
+            raise TrainingError(
+                f"the loss at step {self.step + 1} is {total.item()}; "
+                f"the batch: {', '.join(names(self.step * self.parts + self.part))}",
+                expected="a finite number",
+                fix="look at these images, or start again with lower learning rates",
+            )
         self._sums["loss"] += total
         self._summed += 1
 
@@ -175,7 +179,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self._on_cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -186,8 +190,8 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        if self._on_cuda and state["random_cuda"] is not None:  # a run may change its device
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
 
 def _optimizer(task: TrainingTask, settings: LoopSettings) -> torch.optim.Optimizer:
