@@ -43,12 +43,12 @@ def random_state() -> dict[str, Tensor]:
     return {f"module.{name}": torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def load_peer(state: dict[str, Tensor]) -> object:
+def load_peer(state: dict[str, Tensor], device: str = "cpu") -> object:
     """The package's own refiner, reading its weights from a file as it always does."""
     package = import_peer("segmentation_refinement")
     with tempfile.TemporaryDirectory() as folder:
         torch.save(state, Path(folder) / "model")
-        return package.Refiner("cpu", folder, download_and_check_model=False)
+        return package.Refiner(device, folder, download_and_check_model=False)
 
 
 def canvas(side: int) -> tuple[Array, Array]:

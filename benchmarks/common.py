@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -51,16 +52,15 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
 
 def machine(*packages: str) -> dict[str, object]:
     """Processor, threads, what its matrix products reach, versions, commit."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
+    line = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    known = shutil.which("git") and subprocess.run(line, capture_output=True, text=True).stdout
     return {
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "float32_gflops": round(_matmul_gflops(torch.float32)),
         "bf16_gflops": round(_matmul_gflops(torch.bfloat16)),
         "versions": {name: version(name) for name in ("torch", "numpy", *packages)},
-        "commit": commit.stdout.strip(),
+        "commit": (known or "").strip(),
     }
 
 

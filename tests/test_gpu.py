@@ -18,6 +18,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hqsod import machine
 from hqsod.errors import SettingsError
@@ -116,6 +117,17 @@ def test_heads_are_filled_up_to_the_same_result(place: str, monkeypatch: pytest.
         monkeypatch.setitem(swinir.HEAD_MULTIPLE, place, multiple)
         results.append(network(image))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@on_gpu
+@pytest.mark.parametrize("precision", [FLOAT32, BF16])
+@torch.inference_mode()
+def test_heads_of_thirty_channels_attend_in_one_kernel(precision: torch.dtype):
+    network = small_swinir(swinir.SwinIRConfig(60, (2,), (2,), 8, 24))
+    network.set_precision(precision)
+    network.to("cuda")
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # the others are not to be had here
+        assert network(torch.rand(1, 3, 32, 48, device="cuda")).isfinite().all()
 
 
 @contextmanager
