@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ FLATTEST = 0.05  # change of saliency over a pixel, where a contour lies
 FARTHEST = float(REACH * GROUP)  # pixels: no contour moves farther
 PART = GROUP**2  # pixels: what shares fewer with the mask's object or background is no part of it
 HINT = 0.25  # share of object or background that counts for this: a soft mask's thin parts are grey
+AFFECTED = 64  # pixels: how far around it a change is felt, by the blurs and distances below
 STAIRS = GROUP / 2  # standard deviation, in pixels, that takes the steps out of the mask's contour
 
 # By so much the right rows must fit better than the next: of 252 enlarged masks they had at most
@@ -59,12 +60,17 @@ class ContourStep:
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """The mask with its contour drawn anew; see `Step`."""
-        inside = slice(find_phase(mask), None), slice(find_phase(mask.T), None)
+        phase = find_phase(mask), find_phase(mask.T)
+        inside = slice(phase[0], None), slice(phase[1], None)
         saliency = mask.astype(np.float32) / np.float32(255)
         tiles = list(self._tiles(mask[inside]))
         for tile in tiles:
             saliency[inside][tile] = self._predict(image[inside], mask[inside], tile)
-        return move_contour(mask, saliency) if tiles else mask
+        if not tiles:
+            return mask
+        window, moved = _around(tiles, phase, mask.shape), mask.copy()
+        moved[window] = move_contour(mask[window], saliency[window])
+        return moved
 
     def _predict(self, image: Array, mask: Array, tile: Window) -> Floats:
         """Probabilities within a tile of a mask that begins with a whole group of pixels."""
@@ -157,7 +163,7 @@ def move_contour(mask: Array, saliency: Floats) -> Array:
     given = mask.astype(np.float32) / np.float32(255)
     undecided = cv2.GaussianBlur(4 * saliency * (1 - saliency), (0, 0), AROUND)
     low, high = UNDECIDED
-    changed = (cv2.absdiff(saliency, given) > LEAST).astype(np.float32)
+    changed = (cv2.absdiff(saliency, given) > LEAST).astype(np.uint8)
     reach = 2 * round(3 * AROUND) + 1
     near = cv2.dilate(changed, np.ones((reach, reach), np.uint8))
     decided = near * np.clip((high - undecided) / (high - low), 0, 1)
@@ -178,7 +184,8 @@ def _without_strange_parts(saliency: Floats, given: Floats) -> Floats:
         connectivity = 8 if is_object else 4
         count, labels = cv2.connectedComponents(side.astype(np.uint8), connectivity=connectivity)
         strange = np.bincount(labels[own], minlength=count) < PART
-        saliency[side & strange[labels]] = 1 - is_object
+        if strange[1:].any():
+            saliency[side & strange[labels]] = 1 - is_object
     return saliency
 
 
@@ -187,13 +194,22 @@ def _depth(saliency: Floats) -> Floats:
     inside = (saliency > 0.5).astype(np.uint8)
     within, beyond = (cv2.distanceTransform(x, cv2.DIST_L2, 5) for x in (inside, 1 - inside))
     # Between the middles of pixels: on both sides of the contour the nearest is half a pixel off.
-    depth = within - beyond + np.where(inside, np.float32(-0.5), np.float32(0.5))
+    depth = within - beyond + (np.float32(0.5) - inside)
     # Near it the levels say where it lies to a fraction of a pixel.
     across, down = (cv2.Sobel(saliency, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
-    slope = np.maximum(np.hypot(across, down), FLATTEST)
     near = np.abs(depth) < 1
-    depth[near] = np.clip((saliency - 0.5) / slope, -1, 1)[near]
+    slope = np.maximum(np.hypot(across[near], down[near]), FLATTEST)
+    depth[near] = np.clip((saliency[near] - 0.5) / slope, -1, 1)
     return np.asarray(np.clip(depth, -FARTHEST, FARTHEST), np.float32)
+
+
+def _around(tiles: Sequence[Window], phase: tuple[int, int], shape: Sequence[int]) -> Window:
+    """The part of a mask that what is drawn in its tiles, from `phase` on, can change."""
+    spans = []
+    for axis, (first, side) in enumerate(zip(phase, shape, strict=True)):
+        start, stop = min(t[axis].start for t in tiles), max(t[axis].stop for t in tiles)
+        spans.append(_widen(slice(first + start, first + stop), AFFECTED, side)[0])
+    return spans[0], spans[1]
 
 
 def _widen(part: slice, margin: int, length: int) -> Window:
