@@ -3,12 +3,12 @@
     python benchmarks/run.py                                   # prints what was last measured
     python benchmarks/run.py --measure                         # measures first, for an hour or two
     python benchmarks/run.py --measure --only swinir purnet
-    python benchmarks/run.py --measure --masks DATA --photographs PHOTOS --scenes DAVIS
+    python benchmarks/run.py --measure --masks DATA --photographs PHOTOS --scenes DAVIS --duts DUTS
 
 Each benchmark writes `benchmarks/results/NAME.json` with the machine, the versions and the commit
 it ran with; this one prints the claims among them, and writes `results/claims.json`. Those that
 need data of your own run where their folder is given: pictures with masks (`refiner`, `ranking`),
-sharp photographs (`upscaler`), scenes with masks (`saliency`).
+sharp photographs (`upscaler`), scenes with masks (`saliency`), DUTS-TR itself (`faults`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SCRIPTS = {  # and the folder each needs
     "refiner": "masks",
     "ranking": "masks",
     "saliency": "scenes",
+    "faults": "duts",
 }
 
 
