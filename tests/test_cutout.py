@@ -191,6 +191,7 @@ def test_an_image_behind_the_object_covers_it_all_undistorted(tmp_path: Path):
         ({"threshold": float("nan")}, "threshold nan"),
         ({"drop_islands": -0.1}, "drop_islands -0.1"),
         ({"crop": -1}, "crop -1; expected 0 pixels or more"),
+        ({"crop": 1.5}, "crop 1.5"),
         ({"format": "gif"}, "format gif; expected one of png, webp, jpg"),
         ({"format": "jpg"}, "expected a background"),
         ({"background": "whit"}, "expected a colour such as white"),

@@ -388,6 +388,8 @@ def test_empty_maps_are_said_and_counted(tiny: Path, tmp_path: Path):
     code, said = run(path, "--weights", tmp_path / "blind.safetensors", "--out", tmp_path / "out")
     assert code == 0
     assert "1 made, 0 kept as they were, 0 failed; nothing salient found in 1" in said
+    code, said = run(path, "--weights", tiny, "--out", tmp_path / "high", "--threshold", 0.999)
+    assert "nothing salient found in 1" in said
 
 
 def after_a_fork(work: Callable[[], bytes]) -> bytes:

@@ -77,8 +77,8 @@ class CutOut(Shaping):
         super().__post_init__()
         if self.matting:
             extras.require("matting", "matting")
-        if self.crop is not None and self.crop < 0:
-            raise SettingsError(f"crop {self.crop}", expected="0 pixels or more")
+        if self.crop is not None and not (isinstance(self.crop, int) and self.crop >= 0):
+            raise SettingsError(f"crop {self.crop}", expected="0 pixels or more, and whole ones")
         if self.format not in FORMATS:
             raise SettingsError(f"format {self.format}", expected=f"one of {', '.join(FORMATS)}")
         if self.format == "jpg" and self.background is None:

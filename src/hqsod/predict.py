@@ -208,9 +208,10 @@ def _levels(image: Read, saliency: Maps) -> Array:
     return (restore(saliency, image.pixels.shape[:2], image.method) * 255).round().astype(np.uint8)
 
 
-def _remark(saliency: Maps) -> str | None:
-    """What is said of a map without a salient pixel."""
-    return None if saliency.max() * 255 > MASK_THRESHOLD else "nothing salient found"
+def _remark(saliency: Maps, threshold: float | None) -> str | None:
+    """What is said of a map without a salient pixel, by the threshold or that of masks."""
+    least = MASK_THRESHOLD / 255 if threshold is None else threshold
+    return None if saliency.max() > least else "nothing salient found"
 
 
 def predict(
@@ -245,7 +246,7 @@ def predict(
         draw={folder: partial(draw, kind, settings=settings) for folder, kind in folders.items()},
         batch=predictor.batch,
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
-        remark=_remark,
+        remark=partial(_remark, threshold=settings.threshold),
     )
     return make_each(pictures, work, overwrite=overwrite)
 
