@@ -31,6 +31,8 @@ from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.losses import Targets, purificatory_loss
 from hqsod.models.purnet import build_purnet
+from hqsod.review.data_set import ReviewSet
+from hqsod.review.listing import Query
 
 SIDES = (100, 200, 400)
 PAIRS = 6
@@ -107,7 +109,7 @@ def training() -> dict[str, float]:
 
 
 def records() -> dict[str, dict[str, float]]:
-    """Of a manifest of so many pairs: bytes for each, seconds to read it, megabytes to hold it."""
+    """Of a manifest of so many pairs: bytes for each, seconds to read and to list it, megabytes."""
     found = {}
     for count in RECORDS:
         with tempfile.TemporaryDirectory() as name:
@@ -123,10 +125,17 @@ def records() -> dict[str, dict[str, float]]:
                 held = manifest.latest()
             taken = process_time() - start
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            review_set = ReviewSet(folder)
+            listed, searched = (
+                seconds(lambda q=query, r=review_set: r.pairs(q))
+                for query in (Query(), Query(state="left", search="77"))
+            )
             found[f"{len(held):,}"] = {
                 "bytes for each": round(size / count),
                 "seconds to read": round(taken, 2),
                 "megabytes to hold": round(grown / 1000),
+                "milliseconds to list for review": round(1000 * listed, 1),
+                "milliseconds to search there": round(1000 * searched, 1),
             }
     return found
 

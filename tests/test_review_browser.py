@@ -358,6 +358,26 @@ def test_all_figures_are_in_sight_at_720_lines(tmp_path: Path, opened) -> None:
         assert box["y"] + box["height"] <= 720
 
 
+OUTSIDE = """() => [...document.querySelectorAll("button, input, select")]
+    .filter((field) => field.offsetParent && field.getBoundingClientRect().right > innerWidth)
+    .map((field) => field.id || field.innerText)"""
+
+
+def test_a_phone_shows_every_button(tmp_path: Path, opened) -> None:
+    folder = built(tmp_path / "set", 3)
+    with serving(folder) as server:
+        page = opened(server.url, 390, 844)
+        page.wait_for_selector(".card img")
+        first, second = (page.locator(".card").nth(index).bounding_box() for index in range(2))
+        assert first["y"] == second["y"]  # side by side
+        assert page.evaluate(OUTSIDE) == []
+        page.locator(".card").first.click()
+        page.wait_for_selector("#pair-view:not([hidden])")
+        assert page.evaluate(OUTSIDE) == []
+        start_correcting(page, "g")
+        assert page.evaluate(OUTSIDE) == []
+
+
 # Zooms in to single pixels and out again, panning, one step a frame; answers milliseconds a frame.
 ZOOMING = """() => new Promise((done) => {
     const canvas = document.getElementById("canvas"), box = canvas.getBoundingClientRect();
