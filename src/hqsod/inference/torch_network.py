@@ -78,7 +78,8 @@ class TorchNetwork:
                 fix="make a Predictor in each process, or start processes with 'spawn'",
             )
         try:
-            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2) / 255
+            # A copy, because PyTorch warns of arrays that it must not write to.
+            batch = torch.tensor(images, device=self._device).permute(0, 3, 1, 2) / 255
             with torch.autocast(
                 self._device.type, self._precision, enabled=self._precision != torch.float32
             ):
