@@ -345,6 +345,18 @@ def test_a_tiny_tiff_cannot_ask_for_gigabytes():
         images.read_image(io.BytesIO(tiled_tiff(40_000, 40_000)))
 
 
+def test_what_a_decoder_has_not_implemented_is_refused(monkeypatch):
+    """Met with a damaged AVIF file by benchmarks/attack.py."""
+
+    def fail(*_, **__):
+        raise RuntimeError("Failed to decode image: Not implemented")
+
+    monkeypatch.setattr(Image, "open", fail)
+    for read in (images.read_size, images.read_image):
+        with pytest.raises(InputError, match="Not implemented"):
+            read(io.BytesIO(b"avif"))
+
+
 def test_jpeg_in_a_tiff_is_refused():
     with pytest.raises(InputError, match="compressed as jpeg"):
         images.read_image(io.BytesIO(jpeg_in_tiff(64, 90)))

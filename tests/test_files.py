@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hqsod.errors import InputError, OutputError
-from hqsod.files import Outcome, Work, find_pictures, make_each
+from hqsod.files import Outcome, Work, find_inputs, make_each
 from hqsod.images import Array, read_map, write_png
 from tests.conftest import random_picture, save
 
@@ -88,7 +88,7 @@ def test_several_results_each_and_only_the_missing_are_drawn(pictures: list[Path
 
 def test_a_picture_is_never_replaced(pictures: list[Path], tmp_path: Path):
     before = pictures[2].read_bytes()
-    with pytest.raises(OutputError, match=r"2\.png is one of the pictures"):
+    with pytest.raises(OutputError, match=r"2\.png is one of the images"):
         make_each(by_stem(pictures[2:]), Doubling(tmp_path / "in").work, overwrite=True)
     assert pictures[2].read_bytes() == before
 
@@ -103,12 +103,12 @@ def test_pictures_are_found_behind_files_folders_and_patterns(tmp_path: Path):
     for name in ("a/x.png", "a/y.jpg", "b/z.png", "b/x.png"):
         save(tmp_path / name, random_picture((3, 3, 3)))
     inputs = (tmp_path / "a", tmp_path / "?" / "z*", tmp_path / "no.png")
-    found = find_pictures([str(path) for path in inputs])
+    found = find_inputs([str(path) for path in inputs])
     assert [path.name for path in found] == ["x.png", "y.jpg", "z.png", "no.png"]
     with pytest.raises(InputError, match=r"both become x\.png"):
-        find_pictures([str(tmp_path / "a"), str(tmp_path / "b")])
-    with pytest.raises(InputError, match="no pictures"):
-        find_pictures([str(tmp_path / "*.gif")])
+        find_inputs([str(tmp_path / "a"), str(tmp_path / "b")])
+    with pytest.raises(InputError, match="no images"):
+        find_inputs([str(tmp_path / "*.gif")])
 
 
 def test_patterns_go_into_folders_but_not_in_circles(
@@ -120,18 +120,18 @@ def test_patterns_go_into_folders_but_not_in_circles(
         save(tmp_path / hidden, grey)
     for link in ("circle", "b/again", "b/d/back"):
         (tmp_path / link).symlink_to(tmp_path)
-    assert list(find_pictures([f"{tmp_path}/**/*.png"])) == wanted
+    assert list(find_inputs([f"{tmp_path}/**/*.png"])) == wanted
     monkeypatch.chdir(tmp_path)
-    assert list(find_pictures(["**/*.png"])) == [path.relative_to(tmp_path) for path in wanted]
-    assert list(find_pictures(["b/.g/*"])) == [Path("b/.g/h.png")]
+    assert list(find_inputs(["**/*.png"])) == [path.relative_to(tmp_path) for path in wanted]
+    assert list(find_inputs(["b/.g/*"])) == [Path("b/.g/h.png")]
     with pytest.raises(InputError, match="between slashes"):
-        find_pictures(["**.png"])
+        find_inputs(["**.png"])
 
 
 def test_a_link_to_itself_fails_alone(tmp_path: Path):
     save(tmp_path / "good.png", random_picture((4, 5)))
     (tmp_path / "loop.png").symlink_to("loop.png")
-    found = find_pictures([str(tmp_path / "loop.png"), str(tmp_path / "good.png")])
+    found = find_inputs([str(tmp_path / "loop.png"), str(tmp_path / "good.png")])
     outcome = make_each(found, Doubling(tmp_path / "out").work)
     assert (outcome.made, [path.name for path in outcome.failed]) == (1, ["loop.png"])
 
@@ -140,16 +140,16 @@ def test_names_that_collide_are_told_with_what_can_be_done(tmp_path: Path):
     for name in ("in/a.jpg", "in/a.png", "other/a.png"):
         save(tmp_path / name, random_picture((4, 5)))
     with pytest.raises(InputError, match="rename one"):
-        find_pictures([str(tmp_path / "in")])
+        find_inputs([str(tmp_path / "in")])
     with pytest.raises(InputError, match="once for each folder"):
-        find_pictures([str(tmp_path / "in" / "a.png"), str(tmp_path / "other")])
+        find_inputs([str(tmp_path / "in" / "a.png"), str(tmp_path / "other")])
 
 
 def test_what_is_no_image_is_said(tmp_path: Path, capsys):
     save(tmp_path / "a.png", random_picture((4, 5)))
     for name in ("b.tga", "c\x1b[2J.txt", ".hidden"):
         (tmp_path / name).touch()
-    assert len(find_pictures([str(tmp_path)])) == 1
+    assert len(find_inputs([str(tmp_path)])) == 1
     assert "left out as no images: 2, such as b.tga" in capsys.readouterr().err
 
 
@@ -160,13 +160,13 @@ def test_folders_in_folders_are_mirrored(tmp_path: Path):
         save(source / name, grey)
     (source / "b" / "circle").symlink_to(source)
     for turn in range(2):  # what the first turn made is no input of the second
-        found = find_pictures([str(source)], recursive=True, apart=out)
+        found = find_inputs([str(source)], recursive=True, apart=out)
         assert list(found.values()) == ["a", "b/a", "b/c.d/e.f"]
         outcome = make_each(found, Doubling(out).work)
         assert outcome == (Outcome(3, 0, ()) if turn == 0 else Outcome(0, 3, ()))
     made = {str(path.relative_to(out)) for path in out.rglob("*.png")}
     assert made == {"a.png", "b/a.png", "b/c.d/e.f.png"}
-    assert list(find_pictures([str(source)]).values()) == ["a"]
+    assert list(find_inputs([str(source)]).values()) == ["a"]
 
 
 def test_results_that_would_replace_each_other_are_refused(tmp_path: Path):
@@ -175,7 +175,7 @@ def test_results_that_would_replace_each_other_are_refused(tmp_path: Path):
         save(tmp_path / "in" / name, np.zeros((4, 5), np.uint8))
     drawn = dict.fromkeys([out, out / "cutouts"], lambda _, made: made)
     work = Work("copying", read_map, list, drawn)
-    found = find_pictures([str(tmp_path / "in")], recursive=True)
+    found = find_inputs([str(tmp_path / "in")], recursive=True)
     with pytest.raises(InputError, match=r"would both become .*out/cutouts/a\.png"):
         make_each(found, work)
     assert not out.exists()

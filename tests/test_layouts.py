@@ -58,7 +58,7 @@ def test_what_cannot_be_found_is_said(tmp_path: Path):
     with pytest.raises(InputError, match="no such folder"):
         inspect(tmp_path / "gone")
     touch(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "b.png")
-    with pytest.raises(InputError, match="no picture with a mask"):
+    with pytest.raises(InputError, match="no image with a mask"):
         find_pairs(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_endings_that_all_masks_have_are_understood(tmp_path: Path, ending: str)
     touch(*(tmp_path / "masks" / f"{stem}{ending}.png" for stem in "ab"))
     assert [pair.stem for pair in find_pairs(tmp_path)] == ["a", "b"]
     touch(tmp_path / "masks" / "c.png")
-    with pytest.raises(InputError, match="no picture with a mask"):
+    with pytest.raises(InputError, match="no image with a mask"):
         find_pairs(tmp_path)
 
 

@@ -245,7 +245,7 @@ def test_maps_do_not_land_on_their_pictures(tiny: Path, tmp_path: Path):
     answer = CliRunner().invoke(
         app, ["predict", str(path), "--out", str(tmp_path), "--weights", str(tiny), "--overwrite"]
     )
-    assert "is one of the pictures" in str(answer.exception)
+    assert "is one of the images" in str(answer.exception)
     assert path.read_bytes() == before
 
 

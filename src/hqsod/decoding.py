@@ -61,7 +61,7 @@ TURNS = {
 # Pillow meets what is damaged in all these ways; the tests damage every byte of a header.
 ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError),
-    *(struct.error, Image.DecompressionBombError),
+    *(struct.error, Image.DecompressionBombError, RuntimeError),
 )
 # Modes of 16 and 32 bits, and numbers with a fraction.
 WIDE = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
@@ -156,6 +156,9 @@ def _door(source: Source) -> Iterator[_Bounded]:
     try:
         with _readable(source) as raw:
             file = _Bounded(cast(io.RawIOBase, raw), name)
+            if file.size > addresses.MAX_BYTES:  # one that was open, or fetched
+                most = f"at most {addresses.MAX_BYTES:,}"
+                raise InputError(f"{name}: {file.size:,} bytes", expected=most)
             try:
                 yield file
             finally:

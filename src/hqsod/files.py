@@ -1,4 +1,4 @@
-"""Jobs that turn each picture of a list into files: finding the list, and going through it."""
+"""Jobs that turn each image of a list into files: finding the list, and going through it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many pictures were made, how many were there already, which failed, what was remarked."""
+    """How many images were made, how many were there already, which failed, what was remarked."""
 
     made: int
     kept: int
@@ -38,17 +38,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[Item, Result]):
-    """What is done with each picture.
+    """What is done with each image.
 
     Attributes:
         description: what it is called on the progress bar.
-        read: from a picture's path to what is worked on; runs ahead, in threads. Raises InputError.
+        read: from an image's path to what is worked on; runs ahead, in threads. Raises InputError.
         make: results for a batch, in order. May raise InputError, which fails the whole batch.
-        draw: for each folder of results, the uint8 picture in it, of what was read and what was
+        draw: for each folder of results, the uint8 image in it, of what was read and what was
             made; runs behind, in threads.
         batch: how many are made at once.
         formats: for folders whose results are no PNG, the ending of `hqsod.images.FORMATS`.
-        beside: files that are read with the pictures; no result may take their place either.
+        beside: files that are read with the images; no result may take their place either.
         remark: what the user should know of a result, such as that it is empty; None if nothing.
     """
 
@@ -62,10 +62,10 @@ class Work(Generic[Item, Result]):
     remark: Callable[[Result], str | None] = lambda _: None
 
 
-def find_pictures(
+def find_inputs(
     inputs: Sequence[str], *, recursive: bool = False, apart: Path | None = None
 ) -> dict[Path, str]:
-    """Pictures behind files, folders and glob patterns, in that order, and their results' names.
+    """Images behind files, folders and glob patterns, in that order, and their results' names.
 
     Args:
         inputs: paths and patterns.
@@ -74,7 +74,7 @@ def find_pictures(
         apart: a folder that is not searched, as the results go there.
 
     Raises:
-        InputError: an input leads to no picture, or two pictures have the same name.
+        InputError: an input leads to no image, or two images have the same name.
     """
     found: dict[str, Path] = {}
     for text in inputs:
@@ -94,7 +94,7 @@ def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, 
     path = Path(text).expanduser()
     if path.is_dir():
         folders = list(_folders(path, apart)) if recursive else [path]
-        found = [(picture, _name(picture, path)) for f in folders for picture in find_images(f)]
+        found = [(image, _name(image, path)) for f in folders for image in find_images(f)]
         if others := [other for folder in folders for other in find_others(folder)]:
             note(f"{path}: left out as no images: {len(others)}, such as {others[0].name}")
     elif path.exists() or not has_magic(text):
@@ -102,9 +102,7 @@ def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, 
     else:
         found = [(match, match.stem) for match in sorted(_matches(path))]
     if not found:
-        raise InputError(
-            f"{text}: no pictures", expected="a picture, a folder of pictures or a pattern"
-        )
+        raise InputError(f"{text}: no images", expected="an image, a folder of images or a pattern")
     return found
 
 
@@ -120,8 +118,8 @@ def _folders(root: Path, apart: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _name(picture: Path, root: Path) -> str:
-    return str(picture.relative_to(root).parent / picture.stem)
+def _name(image: Path, root: Path) -> str:
+    return str(image.relative_to(root).parent / image.stem)
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
@@ -143,25 +141,25 @@ def _matches(pattern: Path) -> Iterator[Path]:
 
 
 def make_each(
-    pictures: Mapping[Path, str], work: Work[Item, Result], *, overwrite: bool = False
+    images: Mapping[Path, str], work: Work[Item, Result], *, overwrite: bool = False
 ) -> Outcome:
-    """Write `FOLDER/NAME.png` for every picture and folder of results; formats change the ending.
+    """Write `FOLDER/NAME.png` for every image and folder of results; formats change the ending.
 
-    A picture that fails is named and passed over; a file that is there is kept unless `overwrite`.
+    An image that fails is named and passed over; a file that is there is kept unless `overwrite`.
     Batches are cut from the whole list, done or not, so that a run that goes on after a kill
     multiplies the same matrices as a whole one.
 
     Raises:
-        InputError: two pictures would have the same result.
-        OutputError: a folder cannot be written to, or a result would replace one of the pictures.
+        InputError: two images would have the same result.
+        OutputError: a folder cannot be written to, or a result would replace one of the images.
     """
-    results = {path: _results(name, work) for path, name in pictures.items()}
-    _require_pictures_kept(results, work)
+    results = {path: _results(name, work) for path, name in images.items()}
+    _require_images_kept(results, work)
     missing = {
         path: {file: draw for file, draw in drawn.items() if overwrite or not file.exists()}
         for path, drawn in results.items()
     }
-    paths = list(pictures)
+    paths = list(images)
     batches = [paths[i : i + work.batch] for i in range(0, len(paths), work.batch)]
     todo = [batch for batch in batches if any(missing[path] for path in batch)]
     count = sum(bool(files) for files in missing.values())
@@ -183,20 +181,18 @@ def make_each(
                 remarks.append(outcome)
                 bar.note(f"{path}: {outcome}")
             bar.advance()
-    return Outcome(count - len(failed), len(pictures) - count, tuple(failed), tuple(remarks))
+    return Outcome(count - len(failed), len(images) - count, tuple(failed), tuple(remarks))
 
 
 def _results(name: str, work: Work[Item, Result]) -> dict[Path, Callable[[Item, Result], Array]]:
-    """What is written for a picture of that name, and how it is drawn."""
+    """What is written for an image of that name, and how it is drawn."""
     return {
         folder / f"{name}.{work.formats.get(folder, 'png')}": draw
         for folder, draw in work.draw.items()
     }
 
 
-def _require_pictures_kept(
-    results: Mapping[Path, Iterable[Path]], work: Work[Item, Result]
-) -> None:
+def _require_images_kept(results: Mapping[Path, Iterable[Path]], work: Work[Item, Result]) -> None:
     """Check that no result would replace a file that is read, or another result.
 
     Raises:
@@ -208,7 +204,7 @@ def _require_pictures_kept(
         for file in files:
             if realpath(file) in read:
                 raise OutputError(
-                    f"{file} is one of the pictures", fix="choose another folder for the results"
+                    f"{file} is one of the images", fix="choose another folder for the results"
                 )
             if (other := taken.setdefault(file, path)) != path:
                 raise InputError(f"{other} and {path} would both become {file}", fix="rename one")

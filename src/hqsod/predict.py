@@ -226,7 +226,7 @@ def predict(
     """Write the results of every image: `out/NAME.png` its map, others in folders below `out`.
 
     Args:
-        pictures: the images by the names of their results, as `find_pictures` finds them; one that
+        pictures: the images by the names of their results, as `find_inputs` finds them; one that
             fails is named and passed over.
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.

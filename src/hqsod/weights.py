@@ -39,7 +39,7 @@ class WeightFile:
         size: bytes, or 0 where the publisher does not say.
         network: what it is.
         licence: the licence of the weights.
-        citation: key into `hqsod.dataset.citations.CITATIONS`.
+        citation: name of an entry of `dataset/citations.bib`.
         larger: how to come by something better, for files that ship with hqsod.
         row: the network's name in the tables of published scores, if it stands there.
         preparation: of a saliency network that hqsod did not export; see

@@ -58,7 +58,7 @@ def open_home(dest: Path) -> Iterator[Home]:
     if not addresses.is_remote(dest):
         with sole_run(dest):
             for folder in ("", IMAGES, MASKS, REFINED):
-                addresses.sweep(own_path(dest, folder) if folder else dest, age=0)
+                addresses.sweep(own_path(dest, folder), age=0)
             yield Home(dest, dest)
         return
     with TemporaryDirectory(prefix="hqsod-") as name:

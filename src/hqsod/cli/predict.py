@@ -114,7 +114,7 @@ def predict(
     """Predict saliency maps: OUT/STEM.png, as large as the image."""
     from hqsod import predict as job
     from hqsod.cutout import CutOut
-    from hqsod.files import find_pictures
+    from hqsod.files import find_inputs
 
     settings = CutOut(
         refine=refine,
@@ -135,7 +135,7 @@ def predict(
         return
     if out is None:
         raise SettingsError("no --out", expected="the folder that the maps go to")
-    pictures = find_pictures(paths, recursive=recursive, apart=out)
+    pictures = find_inputs(paths, recursive=recursive, apart=out)
     _announce(predictor)
     kinds = ["maps", *kinds]
     finish(

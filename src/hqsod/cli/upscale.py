@@ -34,11 +34,11 @@ def upscale(
     """Upscale images four times, without building a data set."""
     extras.require("torch", "hqsod upscale")
     from hqsod.building.recipes import choose_recipe
-    from hqsod.files import Work, find_pictures, make_each
+    from hqsod.files import Work, find_inputs, make_each
     from hqsod.images import read_image
     from hqsod.inference.upscaler import load_upscaler
 
-    pictures = find_pictures(paths)
+    pictures = find_inputs(paths)
     engine = load_upscaler(
         upscaler or choose_recipe(None).upscaler, *choose_place(device, precision)
     )

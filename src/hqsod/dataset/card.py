@@ -10,7 +10,7 @@ from typing import Any
 from hqsod import __version__, images
 from hqsod.addresses import write_bytes
 from hqsod.dataset import refining
-from hqsod.dataset.citations import CITATIONS
+from hqsod.dataset.citations import citations
 from hqsod.dataset.contact_sheet import ROWS, contact_sheet
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
@@ -97,7 +97,7 @@ def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]
         "made from; DUTS is for research. Networks: "
         f"{licences or 'none that hqsod knows by name'}.",
         "## Citations\n\nCite the source data set (DUTS, if it is that) and the networks:\n\n"
-        "```bibtex\n" + "\n".join(CITATIONS[work] for work in works) + "\n```",
+        "```bibtex\n" + "\n".join(citations()[work] for work in works) + "\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

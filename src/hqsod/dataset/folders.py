@@ -17,18 +17,20 @@ FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
 
 
 def own_path(dest: Path, name: str) -> Path:
-    """A folder or file of the data set that is written to and cleaned up.
+    """A folder or file within `dest` that is written to and cleaned up.
 
     Raises:
-        OutputError: it is a link, and what it leads to belongs to something else.
+        OutputError: a part of its name is a link, and what it leads to belongs to something else.
     """
-    path = dest / name
-    if path.is_symlink():
-        raise OutputError(
-            f"{path}: a link to {path.readlink()}",
-            expected="something of the data set's own",
-            fix="remove the link",
-        )
+    path = dest
+    for part in Path(name).parts:
+        path /= part
+        if path.is_symlink():
+            raise OutputError(
+                f"{path}: a link to {path.readlink()}",
+                expected="something of the data set's own",
+                fix="remove the link",
+            )
     return path
 
 

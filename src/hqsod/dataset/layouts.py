@@ -73,7 +73,7 @@ def find(source: Path, images: str | None = None, masks: str | None = None) -> F
     found = inspect(source, images, masks)
     if not found.pairs:
         raise InputError(
-            f"{source}: no picture with a mask of the same name ({found.layout})",
+            f"{source}: no image with a mask of the same name ({found.layout})",
             expected="pairs such as x.jpg and x.png",
             fix="name the folders with --images and --masks",
         )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqsod.addresses import write_bytes
+from hqsod.dataset.folders import own_path
 from hqsod.dataset.holdout import split
 from hqsod.dataset.lock import sole_run
 from hqsod.errors import InputError, OutputError, SettingsError
@@ -78,8 +79,7 @@ def export_dataset(
     if form not in FORMATS:
         raise SettingsError(f"--format {form}", expected=", ".join(FORMATS))
     if folder is None:
-        folder = dest / "exports" / form
-        _require_no_links(dest, f"exports/{form}")
+        folder = own_path(dest, f"exports/{form}")
     # Nothing changes in a data set that cannot be written to, and it has no place for a lock.
     with sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
         return _export(dest, form, folder, pairs_in_shard, validation)
@@ -167,26 +167,10 @@ def _save_state(folder: Path, form: str, shards: dict[str, str]) -> None:
     write_bytes(folder / STATE, text.encode())
 
 
-def _require_no_links(folder: Path, name: str) -> None:
-    """Check that no part of a path within the folder is a link, which would lead out of it.
-
-    Raises:
-        OutputError: one is.
-    """
-    path = folder
-    for part in Path(name).parts:
-        path /= part
-        if path.is_symlink():
-            raise OutputError(
-                f"{path}: a link", expected="a folder of the export's own", fix="remove the link"
-            )
-
-
 def _remove(folder: Path, names: Iterable[str]) -> None:
     """Remove shards, or what a kill left of them."""
     for name in names:
-        _require_no_links(folder, name)
-        path = folder / name
+        path = own_path(folder, name)
         if path.is_dir():
             shutil.rmtree(path)
         else:

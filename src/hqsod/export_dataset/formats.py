@@ -103,14 +103,13 @@ def _write_parquet(part: Path, items: Sequence[Item]) -> None:
         raise SettingsError(
             "--format parquet without pyarrow", fix="pip install 'hqsod[export]'"
         ) from error
-    picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    file = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     kinds = {"stem": "string", "version": "string", "trust": "float64", "flagged": "bool"}
     features = {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}
     features |= {name: {"_type": "Image"} for name in ("image", "mask")}
     plain = {"string": pa.string(), "float64": pa.float64(), "bool": pa.bool_()}
     schema = pa.schema(
-        [(name, plain[kind]) for name, kind in kinds.items()]
-        + [("image", picture), ("mask", picture)],
+        [(name, plain[kind]) for name, kind in kinds.items()] + [("image", file), ("mask", file)],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     with parquet.ParquetWriter(part, schema, compression="none") as writer:

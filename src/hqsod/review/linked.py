@@ -52,7 +52,7 @@ def link(
         _require_new_name(name)
     found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
-        raise InputError(f"{photographs}, {masks}: no picture with a mask of the same name")
+        raise InputError(f"{photographs}, {masks}: no image with a mask of the same name")
     try:
         dest.mkdir(parents=True, exist_ok=True)
         for name, folder in {IMAGES: photographs, MASKS: masks, **candidates}.items():

@@ -53,13 +53,9 @@ def answer_errors(app: FastAPI) -> None:
             return refuse(422, f"{name}: there is no such parameter")
         return refuse(422, f"{name}: {first['msg'].removeprefix('Value error, ')}")
 
-    @app.exception_handler(InputError)
-    def unreadable(_: Request, error: InputError) -> Response:
-        return refuse(422, str(error))
-
     @app.exception_handler(HqsodError)
     def failed(_: Request, error: HqsodError) -> Response:
-        return refuse(500, str(error))
+        return refuse(422 if isinstance(error, InputError) else 500, str(error))
 
     @app.exception_handler(Exception)  # the server prints its traceback
     def broken(_: Request, error: Exception) -> Response:
