@@ -40,7 +40,7 @@ class Figure:
 
 # The limits lie near the 80th and 95th percentile of right masks, built with bicubic images and
 # the guided filter; those of the prediction with purnet-light, on images it had not seen. The
-# first of `mended` is above all right masks that hqsod-refiner-small refined.
+# first of `mended` is above 69 of 70 right masks that hqsod-refiner-small refined.
 _ALL = (
     Figure(
         name="iou",
