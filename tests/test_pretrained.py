@@ -45,7 +45,7 @@ def pair(name: str, side: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_what_the_jobs_use_comes_with_hqsod() -> None:
     recipe = RECIPES["preview"]
-    started = read_recipe("refiner"), read_recipe("quick").stage1
+    started = read_recipe("refiner"), read_recipe("quick").stage1, read_recipe("light").stage1
     assert {file.name for file in SHIPPED} == {
         recipe.upscaler,
         recipe.refiner,
