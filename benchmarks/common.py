@@ -21,7 +21,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-LIGHT_NETWORK = ("efficientnet-lite0", 48)  # backbone and width of purnet-light
+LIGHT_NETWORK = ("efficientnet-lite2", 48)  # backbone and width of purnet-light
 sys.path.insert(0, str(ROOT))  # for tests.golden and tests.reference
 
 

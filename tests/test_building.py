@@ -158,10 +158,17 @@ def test_a_data_set_goes_on_as_it_was_made(source: Path, tmp_path: Path, monkeyp
 
 def test_settings_of_a_stranger_are_no_default(source: Path, tmp_path: Path):
     build(find_pairs(source), tmp_path, load())
-    for settings in ("{}", '{"recipe": ["preview"]}', '{"canvas": "1600"}'):
+
+    def write(settings: str) -> None:
         with connect(tmp_path) as connection, connection:
             connection.execute("UPDATE recipes SET settings = ?", (settings,))
+
+    for settings in ("{}", '{"canvas": "1600"}'):
+        write(settings)
         assert made_with(tmp_path) is None
+    write('{"recipe": ["preview"]}')
+    with pytest.raises(InputError, match="a recipe is damaged"):
+        made_with(tmp_path)
     assert made_with(tmp_path / "nothing") is None
 
 
