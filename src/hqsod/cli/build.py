@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 LISTED = 10  # names in a line
 
-Source = Annotated[Path, typer.Argument(help="The data set's folder; its layout is recognised.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="The data set's folder; its layout is recognised.")
+]
 Images = Annotated[
     str | None, typer.Option(help="Folder of the photographs, where the layout is not recognised.")
 ]

@@ -15,7 +15,9 @@ def export_dataset(
     dest: DataSet,
     out: Annotated[
         Path | None,
-        typer.Argument(help="Folder of the export; DEST/exports/FORMAT where it is left out."),
+        typer.Argument(
+            metavar="OUT", help="Folder of the export; DEST/exports/FORMAT where it is left out."
+        ),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="imagefolder, webdataset, parquet or coco.")

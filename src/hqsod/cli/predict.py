@@ -83,7 +83,10 @@ Format = Annotated[
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Images, folders or patterns; - reads one image from standard input."),
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders or patterns; - reads one image from standard input.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -198,7 +201,7 @@ def _write(data: bytes) -> None:
 
 @app.command()
 def export(
-    weights: Annotated[str, typer.Argument(help="As --weights of predict.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="As --weights of predict.")],
     onnx: Annotated[
         Path | None,
         typer.Option(help="The file to write; beside the weights if not given."),

@@ -18,7 +18,8 @@ def review(
     dest: Annotated[
         Path | None,
         typer.Argument(
-            help="A built data set; with --masks, where decisions go: MASKS-review if not told."
+            metavar="DEST",
+            help="A built data set; with --masks, where decisions go: MASKS-review if not told.",
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Any folder of photographs.")] = None,

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from hqsod.files import Outcome
 
 # Arguments and options that several verbs take.
-DataSet = Annotated[Path, typer.Argument(help="A data set made by hqsod build or hqsod review.")]
+DataSet = Annotated[
+    Path, typer.Argument(metavar="DEST", help="A data set made by hqsod build or hqsod review.")
+]
 Weights = Annotated[
     str | None,
     typer.Option(

@@ -26,7 +26,9 @@ TRY = {
 
 
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
-Data = Annotated[Path | None, typer.Argument(help="The data set's folder; its layout is found.")]
+Data = Annotated[
+    Path | None, typer.Argument(metavar="DATA", help="The data set's folder; its layout is found.")
+]
 RecipeName = Annotated[
     str | None,
     typer.Option(

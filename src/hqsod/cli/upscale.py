@@ -24,7 +24,9 @@ from hqsod.errors import SettingsError
 
 @app.command()
 def upscale(
-    paths: Annotated[list[str], typer.Argument(help="Images, folders or patterns.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATHS", help="Images, folders or patterns.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the upscaled images.")],
     upscaler: UpscalerName = None,
     overwrite: Overwrite = False,
@@ -50,9 +52,12 @@ def upscale(
 
 @app.command()
 def refine(
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="An image, or a folder of images.")
+    ],
     masks: Annotated[
-        Path, typer.Argument(help="Its mask, or a folder of masks of the same names.")
+        Path,
+        typer.Argument(metavar="MASKS", help="Its mask, or a folder of masks of the same names."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the refined masks.")],
     refiner: RefinerName = None,

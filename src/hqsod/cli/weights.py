@@ -39,7 +39,9 @@ def list_files() -> None:
 
 @group.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="Names from `hqsod weights list`.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAMES", help="Names from `hqsod weights list`.")
+    ],
     offline: Annotated[bool, typer.Option(help="Only look in the cache.")] = False,
 ) -> None:
     """Download weight files into the cache and check their hashes."""
@@ -74,7 +76,9 @@ def verify() -> None:
 
 @group.command()
 def describe(
-    network: Annotated[Path, typer.Argument(help="An ONNX file that hqsod did not export.")],
+    network: Annotated[
+        Path, typer.Argument(metavar="NETWORK", help="An ONNX file that hqsod did not export.")
+    ],
     mean: Annotated[
         str, typer.Option(help="Subtracted from red, green and blue: three numbers, or one.")
     ] = "0",
@@ -127,8 +131,10 @@ def _channels(text: str) -> tuple[float, float, float]:
 
 @group.command()
 def convert(
-    published: Annotated[Path, typer.Argument(help="A PurNet checkpoint of stage 1, 2 or 3.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    published: Annotated[
+        Path, typer.Argument(metavar="PUBLISHED", help="A PurNet checkpoint of stage 1, 2 or 3.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
 ) -> None:
     """Turn a published PurNet checkpoint into a file of ours, checked on the way."""
     extras.require("torch", "hqsod weights convert")

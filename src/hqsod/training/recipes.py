@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -59,22 +60,32 @@ def _checked(source: str, values: dict[str, Any], changes: Iterable[str]) -> Tra
     try:
         return KINDS[task].model_validate(values)
     except ValidationError as error:
-        raise _refusal(source, error) from None
+        raise _refusal(source, KINDS[task], error) from None
 
 
-def _refusal(source: str, error: ValidationError) -> SettingsError:
+def _refusal(source: str, kind: type[TrainingRecipe], error: ValidationError) -> SettingsError:
     """The first thing that is wrong with a recipe, in a line."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "the recipe"
     if first["type"] == "extra_forbidden":
+        near = get_close_matches(str(first["loc"][-1]), _names(kind), n=3, cutoff=0.4)
         return SettingsError(
-            f"recipe {source}: {key}", expected="a setting that exists", fix="see docs/training.md"
+            f"recipe {source}: {key}",
+            expected="a setting that exists",
+            fix=f"the most alike are {', '.join(near)}" if near else "leave it out",
         )
     if first["type"] == "missing":
         return SettingsError(f"recipe {source}: no {key}", expected="a value for it")
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     got = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
     return SettingsError(f"recipe {source}: {got}", expected=expected)
+
+
+def _names(kind: type[TrainingRecipe]) -> list[str]:
+    """The settings of a recipe and of its tables."""
+    schema = kind.model_json_schema()
+    tables = (schema, *schema.get("$defs", {}).values())
+    return sorted({name for table in tables for name in table.get("properties", ())})
 
 
 def _read_toml(source: str) -> dict[str, Any]:
