@@ -32,13 +32,10 @@ Data = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="purnet (the paper's), quick, light, upscaler, refiner, contour, or a file.",
-        show_default="purnet",
+        help="purnet (the paper's, the default), quick, light, upscaler, refiner, contour, or a file.",
     ),
 ]
-Stages = Annotated[
-    str | None, typer.Option(help="Stages to train, such as 1,2.", show_default="all")
-]
+Stages = Annotated[str | None, typer.Option(help="Stages to train, such as 1,2; all by default.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
 ]
@@ -53,8 +50,8 @@ Images = Annotated[str | None, typer.Option(help="Folder of the photographs.")]
 Masks = Annotated[
     str | None, typer.Option(help="Folder of the masks; masks or hq-masks for DUTS-HQ.")
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
-Precision = Annotated[str | None, typer.Option(help="auto, float32 or bf16.", show_default="auto")]
+Device = Annotated[str | None, typer.Option(help="auto (the default), cpu, cuda or cuda:N.")]
+Precision = Annotated[str | None, typer.Option(help="auto (the default), float32 or bf16.")]
 Accumulate = Annotated[
     int | None, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
 ]
