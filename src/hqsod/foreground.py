@@ -1,11 +1,11 @@
 """The object's own colours at its edge, where it is mixed with what lies behind it.
 
-Cut out with the mixture an object has a rim, so its own colours are estimated, from coarse to fine:
-Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020, with the box filters of Forte,
-"Approximate Fast Foreground Colour Estimation", ICIP 2021, in place of its walk from pixel to
-pixel. Differs from both: the pyramid ends at a quarter of the size, for both colours change slowly
-beside the mixture, which is solved at full size, where there is one. As close to the truth as the
-first (docs/decisions).
+Keeping those mixed colours would leave a rim, so the object's own are estimated, from coarse to
+fine: Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020, with the box filters of
+Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021, in place of its walk from pixel
+to pixel. Differs from both: the pyramid stops at a quarter of the size, because both colours change
+slowly; the mixture itself is solved at full size, in mixed pixels alone. Decision 403 has what that
+costs in accuracy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hqsod.images import Array
 Floats = npt.NDArray[np.float32]
 
 REDUCTION = 4  # of the finest level on which colours are spread
-BOX = (3, 3)  # pixels, from which colours spread in a turn
+BOX = (3, 3)  # pixels, the box filter of a turn
 TURNS = 2  # of spreading and correcting on a level
-SMALL, SMALL_TURNS = 32, 10  # longest side of the levels that have more, which cost nothing
+SMALL, SMALL_TURNS = 32, 10  # longest side of the levels that take more turns, nearly for free
 
 
 def own_colours(image: Array, opacity: Array) -> Array:
@@ -42,13 +42,13 @@ def own_colours(image: Array, opacity: Array) -> Array:
     if mixed.size:
         size = opacity.shape[::-1]
         # In whole levels, which are enlarged in a quarter of the time.
-        object_, behind = (
+        foreground, background = (
             _floats(_pixels(cv2.resize(colours.round().astype(np.uint8), size)).take(mixed, 0))
             for colours in _spread(image, opacity)
         )
         flat = _pixels(result)
         colours, share = _floats(flat.take(mixed, 0)), _share(opacity.ravel().take(mixed))
-        flat[mixed] = _correct(colours, share, object_, behind)[0].round()
+        flat[mixed] = _correct(colours, share, foreground, background)[0].round()
     return result
 
 
@@ -60,18 +60,17 @@ def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _spread(image: Array, opacity: Array) -> tuple[Floats, Floats]:
     """Colours of the object and of what lies behind it, everywhere, at the reduced size.
 
-    What a level does not tell, because there the one hides the other, comes from around it and
-    from the coarser levels.
+    Where one hides the other, its colours come from the neighbourhood and from coarser levels.
     """
     levels = _pyramid(image, opacity)
-    object_ = behind = levels[-1][0]
+    foreground = background = levels[-1][0]
     for colours, share in reversed(levels):
         size = share.shape[1::-1]
-        object_, behind = _resize(object_, size), _resize(behind, size)
+        foreground, background = _resize(foreground, size), _resize(background, size)
         for _ in range(SMALL_TURNS if max(size) <= SMALL else TURNS):
-            object_, behind = _floats(cv2.blur(object_, BOX)), _floats(cv2.blur(behind, BOX))
-            object_, behind = _correct(colours, share, object_, behind)
-    return object_, behind
+            blurred = (_floats(cv2.blur(layer, BOX)) for layer in (foreground, background))
+            foreground, background = _correct(colours, share, *blurred)
+    return foreground, background
 
 
 def _pyramid(image: Array, opacity: Array) -> list[tuple[Floats, Floats]]:
@@ -102,12 +101,12 @@ def _floats(values: npt.NDArray[Any]) -> Floats:
 
 
 def _correct(
-    colours: Floats, share: Floats, object_: Floats, behind: Floats
+    colours: Floats, share: Floats, foreground: Floats, background: Floats
 ) -> tuple[Floats, Floats]:
     """Both colours changed as little as makes their mixture that of the image.
 
-    Minimises the sum of both changes' squares: equation 5 of Forte has the object's alone.
+    Minimises the sum of both changes' squares; equation 5 of Forte minimises the object's alone.
     """
     rest = 1 - share
-    missing = (colours - share * object_ - rest * behind) / (share * share + rest * rest)
-    return (object_ + share * missing).clip(0, 255), (behind + rest * missing).clip(0, 255)
+    missing = (colours - share * foreground - rest * background) / (share * share + rest * rest)
+    return (foreground + share * missing).clip(0, 255), (background + rest * missing).clip(0, 255)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from hqsod import weights
+from hqsod import machine, weights
 from hqsod.building.networks import Networks
 from hqsod.building.pair import PairPixels, PairTask, build_pair, read, rejected
 from hqsod.building.recipes import SCALE, BuildRecipe, BuildSettings
@@ -28,6 +28,7 @@ from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.runner import Steps, go_through
 
 GPU_BATCH = 8  # images of one size in the upscaler; on a CPU one fills the cores
+AT_ONCE = 2  # networks that compute at a time on a CPU, as far as it has as many threads
 
 
 class Engine(Protocol):
@@ -58,10 +59,11 @@ class LocalEngine:
     refiner: Refiner | None
     settings: BuildSettings
     predictor: SaliencyNetwork | None = None
+    at_once: int = 1
 
     def run(self, batches: Sequence[Sequence[PairTask]], folder: Path) -> Iterator[Record]:
         """Build the batches in this process; see `Engine`."""
-        with Networks(self.upscaler, self.refiner, self.predictor) as networks:
+        with Networks(self.upscaler, self.refiner, self.predictor, self.at_once) as networks:
 
             def upscale(pairs: Sequence[PairPixels]) -> list[Array]:
                 return networks.upscale([p.image for p in pairs], [p.watch for p in pairs])
@@ -117,4 +119,5 @@ def load_engine(recipe: BuildRecipe, device: torch.device, precision: torch.dtyp
         batch=recipe.batch or (GPU_BATCH if device.type == "cuda" else 1),
         fallback=recipe.fallback,
     )
-    return LocalEngine(upscaler, refiner, settings, predictor)
+    at_once = min(AT_ONCE, machine.threads()) if device.type == "cpu" else 1
+    return LocalEngine(upscaler, refiner, settings, predictor, at_once)

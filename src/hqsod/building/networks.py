@@ -1,7 +1,9 @@
-"""The networks of a recipe, in use: one computes at a time, in a thread of its own.
+"""The networks of a recipe, in use: a few compute at a time, each in a thread of its own.
 
-Other threads place, judge and write meanwhile. One thread, because PyTorch keeps a pool of threads
-for each thread that calls it, and pools that wait for one another are slow.
+Other threads place, judge and write meanwhile. On a CPU two networks share PyTorch's threads: what
+of one network runs in a single thread, and it is much, would leave the other cores idle. Not more,
+because PyTorch keeps a pool of threads for each thread that calls it, and pools that wait for one
+another are slow.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from time import perf_counter
 from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
+import torch
 
 from hqsod.images import Array
 from hqsod.inference.refiner import Refiner
@@ -54,24 +57,29 @@ class Networks:
         upscaler: for the images.
         refiner: for the masks; None leaves them as upscaled.
         predictor: says what is salient without the mask; None for no such opinion.
+        at_once: how many compute at a time.
     """
 
     def __init__(
-        self, upscaler: Upscaler, refiner: Refiner | None, predictor: SaliencyNetwork | None
+        self,
+        upscaler: Upscaler,
+        refiner: Refiner | None,
+        predictor: SaliencyNetwork | None,
+        at_once: int = 1,
     ) -> None:
         self._upscaler, self._refiner, self._predictor = upscaler, refiner, predictor
-        self._thread = ThreadPoolExecutor(1, "networks")
+        self._threads = ThreadPoolExecutor(at_once, "networks", _share_threads, (at_once,))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def upscale(self, images: Sequence[Array], watches: Sequence[Stopwatch]) -> list[Array]:
         """Upscale (H, W, 3) images of one size together; each takes its share of the time."""
         shared = Stopwatch()
-        upscaled = self._thread.submit(shared, "upscale", self._upscaler, images).result()
+        upscaled = self._threads.submit(shared, "upscale", self._upscaler, images).result()
         for watch in watches:
             watch.seconds["upscale"] = round(shared.seconds["upscale"] / len(images), 4)
         return upscaled
@@ -84,13 +92,18 @@ class Networks:
         """
         if self._refiner is None:
             return None
-        return self._thread.submit(watch, "refine", self._refiner, image, mask).result()
+        return self._threads.submit(watch, "refine", self._refiner, image, mask).result()
 
     def predict(self, image: Array, watch: Stopwatch) -> Array | None:
         """A saliency map of a (H, W, 3) image, (S, S) uint8, if there is a predictor."""
         if self._predictor is None:
             return None
-        return self._thread.submit(watch, "predict", saliency_map, self._predictor, image).result()
+        return self._threads.submit(watch, "predict", saliency_map, self._predictor, image).result()
+
+
+def _share_threads(at_once: int) -> None:
+    """Give the calling thread its share of PyTorch's threads."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
 
 
 def saliency_map(predictor: SaliencyNetwork, image: Array) -> Array:

@@ -8,6 +8,9 @@ import typer
 
 from hqsod.cli.root import Batch, Device, Precision, Size, Weights, app
 from hqsod.errors import SettingsError
+from hqsod.serve.limits import DEFAULTS, Limits
+
+MEGA = 1_000_000
 
 
 @app.command()
@@ -29,9 +32,13 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(min=1, help="Images worked on or waiting at once; the rest is answered 503."),
-    ] = 64,
-    max_mb: Annotated[int, typer.Option(min=1, help="Megabytes an image file may have.")] = 20,
-    max_megapixels: Annotated[int, typer.Option(min=1, help="Megapixels an image may have.")] = 25,
+    ] = DEFAULTS.places,
+    max_mb: Annotated[
+        int, typer.Option(min=1, help="Megabytes an image file may have.")
+    ] = DEFAULTS.body // MEGA,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, help="Megapixels an image may have.")
+    ] = DEFAULTS.pixels // MEGA,
 ) -> None:
     """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
     try:
@@ -43,11 +50,11 @@ def serve(
         ) from error
     from hqsod.inference.saliency import about
     from hqsod.predict import Predictor
-    from hqsod.serve.service import Limits, warm_up
+    from hqsod.serve.service import warm_up
 
     predictor = Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     warm_up(predictor)
-    limits = Limits(queue, max_mb * 1_000_000, max_megapixels * 1_000_000)
+    limits = Limits(queue, max_mb * MEGA, max_megapixels * MEGA)
     listening, address = connections.listen(host, port, token)
     service = create_service(predictor, limits, address)
     typer.echo(f"weights: {about(predictor.network)}, batches of {predictor.batch}")

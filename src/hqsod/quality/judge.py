@@ -1,11 +1,11 @@
 """How far a refined mask can be trusted, without ground truth.
 
 DUTS-HQ's author warns that some refined masks are noisy. Two kinds of figures say where a person
-should look: what the image says of the refined mask (`quality/contour.py`), and how it differs from
-the one it was made from. A linear discriminant weighs them. It was fitted on damaged masks by
-`benchmarks/ranking.py`; what it and each figure is worth stands in docs/experiments.md. Where a
-network sees another object than the mask shows, the trust is lower in proportion: that finds what
-was wrong before the build.
+should look: how well the image supports the refined mask (`quality/contour.py`), and how the mask
+differs from the one it was made from. A linear discriminant weighs them. It was fitted on damaged
+masks by `benchmarks/ranking.py`; docs/experiments.md has its accuracy, and what each figure adds.
+Where a network sees another object than the mask shows, the trust is lower in proportion: that
+finds what was wrong before the build.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from hqsod.types import MASK_THRESHOLD
 
 FLAG_BELOW = 0.5  # scores under this are flagged
 SOFT = (26, 229)  # grey levels from 10 % to 90 %: neither object nor background
-LEAST = 0.002  # of the mask: a smaller change is none
+LEAST = 0.002  # share of the mask: a smaller change counts as none
 # Widest change, in pixels of the working copy, that is only a contour that was moved: two pixels of
 # a small mask that was enlarged four times to about 1280.
 MOVED = 2
 HALO = 0.05  # of the object's diameter: soft pixels this near the contour are a soft edge, no fog
 
-# Not fitted, for the damages make no fog: the score falls from its own at the first value to 0 at
-# the second.
+# Not fitted, because the simulated damage makes no fog. The score is multiplied by 1 at the first
+# value, and by less up to 0 at the second.
 FOG_RANGE = (0.15, 0.6)
 
 # Of each figure: mean, deviation, weight in the doubt.
@@ -45,9 +45,9 @@ WEIGHTS: dict[str, tuple[float, float, float]] = {
     # Refitted alone, so that an unchanged mask is trusted as before: see the experiments.
     "mended": (-4.18, 1.68, 2.0),
 }
-DOUBTFUL = -1.5  # doubt at which the trust is a half: one right mask in ten lies above
+DOUBTFUL = -1.5  # doubt at which the trust is a half; one right mask in ten has more
 STEEPNESS = 1.5  # how fast it falls there
-OUTLIER = 3.0  # deviations beyond which a figure says no more
+OUTLIER = 3.0  # deviations at which figures are clipped
 # Overlap with a network's own prediction under which the trust falls, in proportion. Not fitted: it
 # is what finds the real faults of DUTS, and the damages say little of it; see docs/duts-faults.md.
 SEEN = 0.8
@@ -76,7 +76,7 @@ class Quality:
 
     Attributes:
         change: how it differs from the mask it was made from.
-        figures: what the image says of it; None where it has no contour to judge.
+        figures: how well the image supports it; None where it has no contour to judge.
         prediction_iou: its overlap with a network's own prediction; None without one.
         score: trust, 0 to 1.
     """
@@ -130,7 +130,7 @@ def judge(
 
 
 def explained(quality: Quality) -> dict[str, float]:
-    """The figures as the discriminant takes them: those that span magnitudes by their logarithm.
+    """The figures as the discriminant takes them; those that span magnitudes as logarithms.
 
     Empty without a contour; without a prediction, its figure is left out.
     """
@@ -145,7 +145,7 @@ def explained(quality: Quality) -> dict[str, float]:
 
 
 def trust(values: dict[str, float]) -> float:
-    """Trust in a mask of these (explained) figures, 0 to 1."""
+    """Trust in a mask with these figures, as `explained` gives them, 0 to 1."""
     doubt = 0.0
     for name, (mean, deviation, weight) in WEIGHTS.items():
         doubt += weight * float(np.clip((values[name] - mean) / deviation, -OUTLIER, OUTLIER))

@@ -24,8 +24,9 @@ from hqsod.decoding import FORMATS
 from hqsod.images import FORMATS as WRITTEN
 from hqsod.predict import Predictor
 from hqsod.serve.asked import CutOutAsked, MapAsked
+from hqsod.serve.limits import Limits
 from hqsod.serve.metrics import Measured
-from hqsod.serve.service import Limits, Service
+from hqsod.serve.service import Service
 from hqsod.server.guard import Address, Guard
 from hqsod.server.refusals import answer_errors, described
 

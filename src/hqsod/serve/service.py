@@ -1,8 +1,8 @@
-"""From a picture's file to the file of its result, for many clients at once and in bounded memory.
+"""From an image's file to the file of its result, for many clients at once and in bounded memory.
 
-What is bounded: the images worked on or waiting (the rest is told to come again), the bytes of
-those that are arriving, an image's bytes and pixels, and how many lie decoded in memory. Images are
-decoded, drawn and compressed in a few threads, beside the network's.
+Bounded are the images that are worked on or wait (further requests get 503), the bytes of those
+that are arriving, an image's bytes and pixels, and how many images lie decoded in memory. Images
+are decoded, drawn and compressed in a few threads, beside the network's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,25 +28,11 @@ from hqsod.runner import THREADS
 from hqsod.serve.asked import CutOutAsked, MapAsked
 from hqsod.serve.batching import Batcher
 from hqsod.serve.forms import Sent, files_in
+from hqsod.serve.limits import Limits
 from hqsod.serve.metrics import Metrics
 
 Result = TypeVar("Result")
 LONGEST_WAIT = 60  # seconds that a client is told to wait at most
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the service takes.
-
-    Attributes:
-        places: images it works on or has waiting at once; as many times `body` may be arriving.
-        body: bytes of an image's file, or of the form with it.
-        pixels: of an image, height times width.
-    """
-
-    places: int = 64
-    body: int = 20_000_000
-    pixels: int = 25_000_000
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -65,7 +50,7 @@ class Service:
 
     Args:
         predictor: what makes the maps.
-        limits: see there.
+        limits: see `Limits`.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
@@ -74,7 +59,7 @@ class Service:
         self._arriving = 0  # bytes of bodies that are not whole yet
         self.metrics = Metrics(lambda: self.in_progress)
         self._batcher = Batcher(predictor.maps, predictor.batch, self._observe)
-        self._pool = ThreadPoolExecutor(THREADS, "pictures")
+        self._pool = ThreadPoolExecutor(THREADS, "images")
         # One thread for what takes seconds, so that the others are there for everybody else.
         self._slow = ThreadPoolExecutor(1, "refining and matting")
         # Enough that the next batch lies ready and the last one can be drawn.
@@ -82,12 +67,12 @@ class Service:
 
     @property
     def failure(self) -> str | None:
-        """Why the last pictures got no map; None if they did."""
+        """Why the last images got no map; None if they did."""
         return self._batcher.failure
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While the network's thread runs. The server leaves when every client has its answer."""
+        """Run the network within a `with`; the server leaves it once every client is answered."""
         network = asyncio.create_task(self._batcher.run())
         try:
             yield
@@ -110,12 +95,12 @@ class Service:
             ClientDisconnect: nobody waits for the answer any more.
             SettingsError: see `SaliencyNetwork` and `cut_out`.
         """
-        self._require(self.in_progress < self.limits.places)  # before the body comes for nothing
+        self._require(self.in_progress < self.limits.places)  # refused before the body is read
         sent = await self._files(request)
         self._require(self.in_progress < self.limits.places)
         self.in_progress += 1
         try:
-            return await _unless_left(request, self._make(sent, kind, asked))
+            return await _until_left(request, self._make(sent, kind, asked))
         finally:
             self.in_progress -= 1
 
@@ -146,13 +131,13 @@ class Service:
 
     async def _make(self, sent: Sent, kind: str, asked: MapAsked) -> Response:
         async with self._decoded:
-            picture, settings = await self._in_thread(self._pool, self._read, sent, asked)
-            saliency = await self._batcher(picture.prepared)
+            image, settings = await self._in_thread(self._pool, self._read, sent, asked)
+            saliency = await self._batcher(image.prepared)
             if settings.refine:
                 refine = self.predictor.refine
-                saliency = await self._in_thread(self._slow, refine, picture, saliency)
+                saliency = await self._in_thread(self._slow, refine, image, saliency)
             pool = self._slow if settings.matting else self._pool
-            data = await self._in_thread(pool, encoded, kind, picture, saliency, settings)
+            data = await self._in_thread(pool, encoded, kind, image, saliency, settings)
         name, _ = FORMATS[ending(kind, settings)]
         return Response(data, media_type=f"image/{name.lower()}")
 
@@ -184,10 +169,14 @@ class Service:
         self.metrics.network.observe(seconds)
 
 
-async def _unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` comes to; it is cancelled when the client leaves, and then nobody is told."""
+async def _until_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled when the client leaves.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request))
+    leaving = asyncio.create_task(_leaving(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -198,6 +187,6 @@ async def _unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> R
         leaving.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _leaving(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
