@@ -27,7 +27,7 @@ from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
 from hqsod.images import Array
-from hqsod.inference.refiner import MEAN, SIDE, STD, CascadeRefiner, prepare
+from hqsod.inference.refiner import MEAN, SIDE, STD, CascadeRefiner, optimise
 from hqsod.models.cascadepsp import build_cascadepsp
 from peers import import_peer
 from tests.golden import deterministic, inputs
@@ -102,7 +102,7 @@ def run(side: int, crop: int, turns: int) -> dict[str, object]:
     peer = load_peer(state)
     cpu = torch.device("cpu")
     ours = {
-        name: CascadeRefiner(name, "", prepare(build_cascadepsp(state), cpu, dtype), crop)
+        name: CascadeRefiner(name, "", optimise(build_cascadepsp(state), cpu, dtype), crop)
         for name, dtype in OURS.items()
     }
     image, mask = canvas(side)

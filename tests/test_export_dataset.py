@@ -332,3 +332,9 @@ def test_the_cards_example_runs(
     names: dict[str, object] = {}
     exec((tmp_path / "out" / "README.md").read_text().split("```python")[1].split("```")[0], names)
     assert "image" in names
+
+
+def test_what_is_no_data_set_is_left_as_it_was(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no manifest\.sqlite"):
+        export_dataset(tmp_path, "imagefolder")
+    assert not list(tmp_path.iterdir())

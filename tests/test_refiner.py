@@ -23,7 +23,7 @@ from hqsod.inference.refiner import (
     Refiner,
     crop_windows,
     load_refiner,
-    prepare,
+    optimise,
     without_rim,
 )
 from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def published() -> CascadePSP:
-    return prepare(build_cascadepsp(published_state()), CPU, torch.float32)
+    return optimise(build_cascadepsp(published_state()), CPU, torch.float32)
 
 
 def pair(height: int = 300, width: int = 220) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,7 @@ def small_refiner(side: int = 100, *, local: bool = True) -> CascadeRefiner:
     network = small().eval()
     with torch.no_grad():
         network.final_21.weight *= 10  # to both sides of one half
-    return CascadeRefiner("small", "", prepare(network, CPU, torch.float32), side, local=local)
+    return CascadeRefiner("small", "", optimise(network, CPU, torch.float32), side, local=local)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_bf16_is_float32_within_two_levels() -> None:
     """Trained weights are meant: random ones magnify any rounding."""
     network, rng = trained(steps=120), np.random.default_rng(1)
     exact, fast = (
-        CascadeRefiner("small", "", prepare(deepcopy(network), CPU, dtype), side=160)
+        CascadeRefiner("small", "", optimise(deepcopy(network), CPU, dtype), side=160)
         for dtype in (torch.float32, torch.bfloat16)
     )
     near = []

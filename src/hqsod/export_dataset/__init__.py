@@ -20,6 +20,7 @@ from hqsod.addresses import write_bytes
 from hqsod.dataset.folders import own_path
 from hqsod.dataset.holdout import split
 from hqsod.dataset.lock import sole_run
+from hqsod.dataset.manifest import connect
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
 from hqsod.export_dataset.formats import FORMATS, TRAIN, VALIDATION, Format
@@ -80,8 +81,9 @@ def export_dataset(
         raise SettingsError(f"--format {form}", expected=", ".join(FORMATS))
     if folder is None:
         folder = own_path(dest, f"exports/{form}")
-    # Nothing changes in a data set that cannot be written to, and it has no place for a lock.
-    with sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
+    # Nothing changes in a data set that cannot be written to, and it has no place for a lock. What
+    # is no data set is refused before a lock is left there.
+    with connect(dest), sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
         return _export(dest, form, folder, pairs_in_shard, validation)
 
 

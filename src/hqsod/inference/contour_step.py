@@ -12,7 +12,7 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.devices import prepare
+from hqsod.inference.devices import optimise
 from hqsod.models.contour_refiner import GROUP, LEAST, REACH, ContourRefiner
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ class ContourStep:
         precision: torch.dtype,
         tile: int = TILE,
     ) -> None:
-        self._network, self._device = prepare(network, device, precision), device
+        self._network, self._device = optimise(network, device, precision), device
         self._tile = tile
 
     def __call__(self, image: Array, mask: Array) -> Array:

@@ -99,7 +99,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or any(words in str(error) for words in _MEMORY_RAN_OUT)
 
 
-def prepare(network: Network, device: torch.device, precision: torch.dtype) -> Network:
+def optimise(network: Network, device: torch.device, precision: torch.dtype) -> Network:
     """Make a network fast for inference: in place, and no longer to be trained."""
     fold_batchnorm(network)
     network.to(device, precision)

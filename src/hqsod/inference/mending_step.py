@@ -10,7 +10,7 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.devices import prepare
+from hqsod.inference.devices import optimise
 from hqsod.models.compact_refiner import CompactRefiner, refine
 
 SIDE = 400  # of the picture the network sees, in pixels: its training pictures' and DUTS's
@@ -41,7 +41,7 @@ class MendingStep:
         precision: torch.dtype,
         side: int = SIDE,
     ) -> None:
-        self._network, self._side = prepare(network, device, precision), side
+        self._network, self._side = optimise(network, device, precision), side
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """The mask mended, or as it is; see `Step`."""

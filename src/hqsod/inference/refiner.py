@@ -22,7 +22,7 @@ from torch import Tensor
 from hqsod import weights
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
-from hqsod.inference.devices import is_out_of_memory, prepare
+from hqsod.inference.devices import is_out_of_memory, optimise
 from hqsod.inference.guided_filter import guided_filter
 from hqsod.inference.small_refiner import SmallRefiner, build_steps
 from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
@@ -96,7 +96,7 @@ def load_refiner(name: str, device: torch.device, precision: torch.dtype) -> Ref
             expected="CascadePSP's weights, or a small refiner's of this version of hqsod",
             fix="hqsod train PAIRS --recipe contour makes the latter",
         ) from error
-    return CascadeRefiner(name, digest, prepare(network, device, precision))
+    return CascadeRefiner(name, digest, optimise(network, device, precision))
 
 
 class GuidedRefiner:
@@ -128,7 +128,7 @@ class CascadeRefiner:
     Args:
         name: what users call it.
         digest: SHA-256 of the weights file.
-        network: as `prepare` returns it. Resizing and averaging are float32 whatever its precision.
+        network: as `optimise` returns it. Resizing and averaging stay float32.
         side: of the global step's picture and of the crops, in pixels.
         local: False leaves out the local step.
 
