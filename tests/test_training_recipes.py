@@ -26,6 +26,12 @@ def test_a_recipe_nested_without_end_is_refused_in_a_line(tmp_path: Path) -> Non
         read_recipe("quick", [f"seed={'[' * 5000}{']' * 5000}"])
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "nothing.toml", "."])
+def test_what_is_no_file_is_no_recipe(path: str) -> None:
+    with pytest.raises(SettingsError, match="no such file; expected a path or one of contour"):
+        read_recipe(path)
+
+
 def test_a_recipe_can_name_every_backbone() -> None:
     assert set(get_args(Network.model_fields["backbone"].annotation)) == set(BACKBONES)
 

@@ -91,13 +91,15 @@ def _names(kind: type[TrainingRecipe]) -> list[str]:
 def _read_toml(source: str) -> dict[str, Any]:
     packaged = resources.files("hqsod") / "recipes" / f"{source}.toml"
     file = Path(str(packaged)) if packaged.is_file() else Path(source)
+    if not file.is_file():
+        names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
+        raise SettingsError(
+            f"recipe {source}: no such file", expected=f"a path or one of {', '.join(names)}"
+        )
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
-        names = sorted(Path(str(f)).stem for f in (resources.files("hqsod") / "recipes").iterdir())
-        raise SettingsError(
-            f"recipe {source}: {error.strerror}", expected=f"a path or one of {', '.join(names)}"
-        ) from None
+        raise SettingsError(f"recipe {source}: {error.strerror}", expected="a file") from None
     except RecursionError:
         raise SettingsError(
             f"recipe {source}: nested too deep", expected="tables and lists"
