@@ -25,7 +25,7 @@ from hqsod.errors import SettingsError
 from hqsod.images import Array
 from hqsod.inference.devices import choose_device, has_native_bf16, is_out_of_memory
 from hqsod.inference.onnx_network import CUDA, OnnxNetwork, open_session
-from hqsod.inference.refiner import CascadeRefiner, load_refiner, pixels_that_fit, prepare
+from hqsod.inference.refiner import CascadeRefiner, load_refiner, optimise, pixels_that_fit
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
 from hqsod.inference.upscaler import NetworkUpscaler, load_upscaler
 from hqsod.models import swinir
@@ -73,7 +73,7 @@ def upscaled(device: torch.device, precision: torch.dtype) -> Array:
 
 def cascade(device: torch.device, precision: torch.dtype, side: int) -> CascadeRefiner:
     torch.manual_seed(0)
-    return CascadeRefiner("small", "", prepare(small_cascade().eval(), device, precision), side)
+    return CascadeRefiner("small", "", optimise(small_cascade().eval(), device, precision), side)
 
 
 def cascade_result(device: torch.device, precision: torch.dtype) -> Array:
