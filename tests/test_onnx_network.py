@@ -7,7 +7,9 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -33,18 +35,37 @@ from tests.golden import inputs
 from tests.test_serve import serving
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# As their makers publish them: side, mean, standard deviation, whether the output is logits.
+
+
+class Facts(NamedTuple):
+    """What a network's makers publish; `lightest`: levels are divided by the image's highest."""
+
+    side: int
+    mean: tuple[float, ...] = IMAGENET[0]
+    deviation: tuple[float, ...] = IMAGENET[1]
+    logits: bool = False
+    lightest: bool = True
+    method: Image.Resampling = Image.Resampling.LANCZOS
+
+
 FACTS = {
-    "u2net": (320, *IMAGENET, False),
-    "u2netp": (320, *IMAGENET, False),
-    "silueta": (320, *IMAGENET, False),
-    "u2net-human": (320, *IMAGENET, False),
-    "isnet-general-use": (1024, (0.5,) * 3, (1.0,) * 3, False),
-    "isnet-anime": (1024, IMAGENET[0], (1.0,) * 3, False),
+    "u2net": Facts(320),
+    "u2netp": Facts(320),
+    "silueta": Facts(320),
+    "u2net-human": Facts(320),
+    "isnet-general-use": Facts(1024, (0.5,) * 3, (1.0,) * 3),
+    "isnet-anime": Facts(1024, deviation=(1.0,) * 3),
     **{
-        f"birefnet-{kind}": (1024, *IMAGENET, True)
+        f"birefnet-{kind}": Facts(1024, logits=True)
         for kind in ("general", "general-lite", "portrait", "dis", "hrsod", "cod", "massive")
     },
+    "ben2": Facts(1024, (0.0,) * 3, (1.0,) * 3, False, False, Image.Resampling.BILINEAR),
+}
+RELEASES = {
+    "ben2": "https://huggingface.co/PramaLLC/BEN2/resolve/main/",
+    **dict.fromkeys(
+        FACTS.keys() - {"ben2"}, "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
+    ),
 }
 FLOAT, FLOAT16, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
 
@@ -83,9 +104,10 @@ def save_network(
 
 def published(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny network at hand under a published name."""
-    side, _, _, logits = FACTS[name]
+    facts = FACTS[name]
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(folder))
-    path = save_network(folder / "tiny.onnx", (1, 3, side, side), logits=logits)
+    shape = (1, 3, facts.side, facts.side)
+    path = save_network(folder / "tiny.onnx", shape, logits=facts.logits)
     digest = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
     entry = replace(weights.registry()[name], file=path.name, digest=digest)
     monkeypatch.setattr(weights, "registry", lambda: {name: entry})
@@ -94,13 +116,22 @@ def published(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def as_published(path: Path, name: str, photo: Image.Image) -> np.ndarray:
     """The map by plain NumPy, Pillow and ONNX Runtime, in [0, 1], at the network's size."""
-    side, mean, deviation, logits = FACTS[name]
-    shown = np.array(photo.resize((side, side), Image.Resampling.LANCZOS))
-    scaled = (shown / shown.max() - mean) / deviation
+    facts = FACTS[name]
+    shown = np.array(photo.resize((facts.side, facts.side), facts.method))
+    scaled = (shown / (shown.max() if facts.lightest else 255) - facts.mean) / facts.deviation
     given = scaled.transpose(2, 0, 1)[None].astype(np.float32)
     made = onnxruntime.InferenceSession(path).run(None, {"img": given})[0][0, 0].astype(float)
-    made = 1 / (1 + np.exp(-made)) if logits else made
+    made = 1 / (1 + np.exp(-made)) if facts.logits else made
     return (made - made.min()) / (made.max() - made.min())
+
+
+def brought_back(
+    saliency: np.ndarray, method: Image.Resampling, size: tuple[int, int]
+) -> np.ndarray:
+    """A map at its image's size; bilinear as in PyTorch, which does not smooth what it shrinks."""
+    if method == Image.Resampling.BILINEAR:
+        return cv2.resize(saliency, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(Image.fromarray(saliency).resize(size, method))
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -115,20 +146,19 @@ def test_a_published_network_is_used_as_its_facts_say(
     seen = read(predictor, tmp_path / "photo.png")
     small = predictor.maps([seen.prepared])[0]
     np.testing.assert_allclose(small, wanted, atol=2e-5)
-    large = Image.fromarray(wanted.astype(np.float32)).resize(photo.size, Image.Resampling.LANCZOS)
-    off = np.abs(draw("maps", seen, small, PLAIN) - np.clip(np.asarray(large), 0, 1) * 255.0)
+    large = brought_back(wanted.astype(np.float32), FACTS[name].method, photo.size)
+    off = np.abs(draw("maps", seen, small, PLAIN) - np.clip(large, 0, 1) * 255.0)
     assert off.max() < 0.51, "nothing but the rounding to levels"
 
 
 def test_facts_licences_and_citations_stand_for_all():
     others = {n: file for n, file in weights.registry().items() if file.preparation is not None}
     assert others.keys() == FACTS.keys()
-    for file in others.values():
+    for name, file in others.items():
         assert file.size > 0
         assert file.licence in ("Apache-2.0", "MIT")
         assert file.citation in citations()
-        release = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
-        assert file.urls == (release + file.file,)
+        assert file.urls == (RELEASES[name] + file.file,)
 
 
 def test_published_scores_stand_in_the_list(monkeypatch: pytest.MonkeyPatch):
