@@ -27,8 +27,8 @@ from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
 from hqsod.images import Array
-from hqsod.inference.refiner import MEAN, SIDE, STD, CascadeRefiner, optimise
-from hqsod.models.cascadepsp import build_cascadepsp
+from hqsod.inference.refiner import SIDE, CascadeRefiner, optimise
+from hqsod.models.cascadepsp import build_cascadepsp, normalise
 from peers import import_peer
 from tests.golden import deterministic, inputs
 
@@ -87,13 +87,12 @@ def crop_passes(
     """One crop of the local step, for each of the variants, on the same inputs."""
     safe_forward = import_peer("segmentation_refinement.eval_helper").safe_forward
     image, mask = canvas(side)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    picture = ((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None]
+    picture = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     signed = torch.from_numpy(mask / np.float32(127.5) - 1)[None, None]
-    layers = picture, signed, signed * 0.9
-    passes = {PEER: lambda: safe_forward(peer.model, *layers)["pred_224"]}
+    masks, normalised = (signed, signed * 0.9), normalise(picture)
+    passes = {PEER: lambda: safe_forward(peer.model, normalised, *masks)["pred_224"]}
     for name, refiner in ours.items():
-        passes[name] = lambda refiner=refiner: refiner._predict(*layers)[1]
+        passes[name] = lambda refiner=refiner: refiner._predict(picture, *masks)[1]
     return passes
 
 

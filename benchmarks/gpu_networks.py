@@ -68,7 +68,7 @@ class Upscaling:
         self.network = self.engine._network
 
     def __call__(self, size: Size, batch: int) -> Sequence[np.ndarray]:
-        self.engine.pixels_at_once = batch * size[0] * size[1]  # in one pass
+        self.engine.budget.pixels = batch * size[0] * size[1]  # in one pass
         return self.engine([photo(*size)] * batch)
 
 

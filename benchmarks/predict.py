@@ -27,7 +27,8 @@ from skimage import data
 
 from hqsod import weights
 from hqsod.cutout import cut_out
-from hqsod.images import encode_png, find_images, read_image
+from hqsod.encoding import encode_png
+from hqsod.images import find_images, read_image
 from hqsod.inference.scaling import prepare, restore
 from hqsod.models.purnet import build_purnet
 from hqsod.predict import Predictor

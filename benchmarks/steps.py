@@ -27,7 +27,7 @@ from hqsod.building.networks import saliency_map
 from hqsod.building.pair import hash_files, place, read
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
-from hqsod.images import encode_png
+from hqsod.encoding import encode_png
 from hqsod.inference.devices import choose_precision
 from hqsod.quality.judge import judge
 from hqsod.types import Pair

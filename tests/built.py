@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from skimage import data
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.addresses import write_bytes
 from hqsod.dataset.manifest import File, Manifest, Record, connect
 from hqsod.types import Placement
@@ -40,7 +40,7 @@ def write_pair(folder: Path, stem: str, size: int = 96, shift: float = 0.0) -> d
 
 
 def _write(folder: Path, name: str, array: np.ndarray) -> File:
-    content = images.encode_png(array)
+    content = encoding.encode_png(array)
     write_bytes(folder / name, content)
     return File(name, hashlib.sha256(content).hexdigest(), len(content))
 

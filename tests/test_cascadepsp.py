@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from hqsod.errors import WeightsError
-from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
+from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp, normalise
 from hqsod.models.resnet import BasicBlock, ResNet
 from tests.golden import deterministic, inputs
 
 GOLDEN = Path(__file__).parent / "golden"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def published_state() -> dict[str, torch.Tensor]:
@@ -35,7 +34,8 @@ def network() -> CascadePSP:
 @pytest.fixture(scope="module")
 def crop() -> tuple[torch.Tensor, torch.Tensor]:
     """Photograph and mask as the golden numbers were made from."""
-    image = torch.from_numpy(inputs.normalised(inputs.photo("chelsea"), MEAN, STD))
+    photo = np.asarray(inputs.photo("chelsea"), np.float32) / 255
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
     mask = torch.from_numpy(np.asarray(inputs.mask("chelsea"), np.float32) / 127.5 - 1)
     return image[:, :, 50:250, 100:300], mask[None, None, 50:250, 100:300]
 
@@ -78,7 +78,7 @@ def test_all_six_predictions(
         assert_golden(logits, golden[f"forward.{name}"])
     image, mask = crop
     masks = (mask, torch.tanh(third[8]), torch.tanh(third[4]))
-    last = network.application(image, masks, (1,))
+    last = network.application(normalise(image), masks, (1,))
     assert_golden(last[1], golden["forward_given_s8_s4.pred_224"])
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from hqsod.cutout import OPACITY, CutOut, Shaping, cut_out, overlay, shape
+from hqsod.encoding import encode
 from hqsod.errors import InputError, SettingsError
-from hqsod.images import encode
 from hqsod.matting import matte
 from tests.conftest import random_picture
 from tests.golden import inputs

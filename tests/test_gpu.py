@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hqsod import machine
 from hqsod.errors import SettingsError
 from hqsod.images import Array
-from hqsod.inference.devices import choose_device, has_native_bf16, is_out_of_memory
+from hqsod.inference.devices import choose_device, has_native_bf16
+from hqsod.inference.memory import is_out_of_memory
 from hqsod.inference.onnx_network import CUDA, OnnxNetwork, open_session
 from hqsod.inference.refiner import CascadeRefiner, load_refiner, optimise, pixels_that_fit
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
@@ -158,7 +159,7 @@ def test_a_full_gpu_upscales_in_smaller_passes():
     upscaler = wide_upscaler(device)
     with room(650 * MEGABYTE):
         (result,) = upscaler([picture])
-    assert upscaler.pixels_at_once < 512 * 512
+    assert upscaler.budget.pixels < 512 * 512
     assert np.abs(result.astype(int) - wanted).mean() < 0.1
     with room(0), pytest.raises(SettingsError, match="out of memory on cuda"):
         upscaler([picture])
@@ -169,20 +170,24 @@ def test_a_full_gpu_refines_fewer_crops_at_once():
     device, (image, mask) = choose_device("cuda"), pair(1200, 900)
     wanted = cascade(device, FLOAT32, 300)(image, mask)
     refiner = cascade(device, FLOAT32, 300)
-    refiner._pixels_at_once = 10**9
+    refiner._budget.pixels = 10**9
     with room(300 * MEGABYTE):
         result = refiner(image, mask)
-    assert refiner._pixels_at_once < 10**9
+    assert refiner._budget.pixels < 10**9
     assert np.abs(result.astype(int) - wanted).mean() < 0.5
 
 
 @on_gpu
-def test_a_full_gpu_says_what_to_do(tmp_path: Path):
-    weights = save_tiny(tmp_path / "tiny.safetensors")
+def test_a_full_gpu_predicts_fewer_at_once_or_says_what_to_do(tmp_path: Path):
+    weights, pictures = save_tiny(tmp_path / "tiny.safetensors"), [photo(64, 64)] * 16
     predictor = Predictor(weights, device="cuda", size=2048, batch=16)
     assert predictor.network.batch == 16
-    with room(100 * MEGABYTE), pytest.raises(SettingsError, match="smaller --batch"):
-        predictor([photo(64, 64)] * 16)
+    wanted = predictor(pictures)
+    with room(1000 * MEGABYTE):
+        for less, whole in zip(predictor(pictures), wanted, strict=True):
+            np.testing.assert_allclose(less, whole, atol=1e-3)
+    with room(0), pytest.raises(SettingsError, match="smaller --size"):
+        predictor(pictures)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hqsod import addresses, decoding, images
+from hqsod import addresses, decoding, encoding, images
 from hqsod.errors import InputError, OutputError
 from hqsod.types import Placement
 from tests.conftest import random_picture, save
@@ -53,7 +53,7 @@ def test_masks_enlarge_with_pillows_bicubic():
 @given(st.sampled_from([(7, 9), (7, 9, 3), (7, 9, 4)]), st.integers(0, 100))
 def test_png_keeps_every_pixel(shape, seed):
     array = random_picture(shape, seed)
-    assert (np.asarray(Image.open(io.BytesIO(images.encode_png(array)))) == array).all()
+    assert (np.asarray(Image.open(io.BytesIO(encoding.encode_png(array)))) == array).all()
 
 
 def test_odd_pictures_are_converted_and_named(tmp_path: Path):
@@ -150,7 +150,7 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(tmp_path: Path, mo
 
     monkeypatch.setattr(addresses.os, "fsync", full)
     with pytest.raises(OutputError, match=r"x\.png: No space left"):
-        images.write_png(tmp_path / "x.png", random_picture((4, 4)))
+        encoding.write_png(tmp_path / "x.png", random_picture((4, 4)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,7 +212,7 @@ def test_ordinary_files_of_many_blocks_are_read(form, tmp_path: Path):
 
 
 def test_an_open_file_stays_open_and_its_owners():
-    source = io.BytesIO(images.encode_png(random_picture((40, 30))))
+    source = io.BytesIO(encoding.encode_png(random_picture((40, 30))))
     assert images.read_size(source) == (40, 30)
     source.seek(0)
     assert images.read_map(source).shape == (40, 30)

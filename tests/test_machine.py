@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,25 @@ def test_openmp_is_told_to_wait_without_spinning(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OMP_WAIT_POLICY")
     machine.set_environment()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep less")
+def test_memory_goes_back_that_holes_would_keep():
+    """Of 4,000 arrays every 100th is kept, so that the heap's end, which glibc trims, is taken."""
+    code = """
+import numpy as np
+from hqsod import machine
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+machine.share_one_heap()
+arrays = [np.ones(2**16, np.uint8) for _ in range(4000)]
+arrays = arrays[::100] + arrays[-1:]
+before = resident()
+machine.give_back_memory()
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 200e6
 
 
 def test_a_device_that_is_none_is_refused():

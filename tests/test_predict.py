@@ -191,17 +191,24 @@ def test_weights_are_found(tiny: Path, tmp_path: Path):
         assert find_weights(run_folder) == path
 
 
-def test_out_of_memory_says_what_to_do(tiny: Path, monkeypatch: pytest.MonkeyPatch):
-    predictor = Predictor(tiny)
-    network = predictor.network
+def test_out_of_memory_takes_fewer_at_once_and_then_says_what_to_do(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    predictor = Predictor(tiny, batch=8)
+    network, black = predictor.network, np.zeros((8, 8, 3), np.uint8)
     assert isinstance(network, TorchNetwork)
+    wanted, forward, most = predictor([black] * 8), network._network, 3
 
-    def full(_: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def full(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
 
     monkeypatch.setattr(network, "_network", full)
-    with pytest.raises(SettingsError, match="smaller --batch"):
-        predictor(np.zeros((8, 8, 3), np.uint8))
+    np.testing.assert_allclose(predictor([black] * 8), wanted, atol=1e-5)
+    most = 0
+    with pytest.raises(SettingsError, match="smaller --size"):
+        predictor(black)
 
 
 def test_the_whole_job(tiny: Path, predictor: Predictor, folder: Path, tmp_path: Path):

@@ -16,8 +16,6 @@ from skimage.draw import disk
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.inference.devices import choose_device
 from hqsod.inference.refiner import (
-    MEAN,
-    STD,
     CascadeRefiner,
     GuidedRefiner,
     Refiner,
@@ -131,8 +129,7 @@ def trained(steps: int) -> CascadePSP:
     for _ in range(steps):
         batch = [scene(96, rng) for _ in range(4)]
         images, *masks = (np.stack(x) for x in zip(*batch, strict=True))
-        image = (images / 255 - MEAN) / STD
-        picture = torch.from_numpy(image.astype(np.float32)).permute(0, 3, 1, 2)
+        picture = torch.from_numpy(images / np.float32(255)).permute(0, 3, 1, 2)
         mask, truth = (torch.from_numpy(x / np.float32(255))[:, None] for x in masks)
         logits = [x for made in network(picture, mask * 2 - 1) for x in made.values()]
         loss = sum(F.binary_cross_entropy_with_logits(x, truth) for x in logits)
@@ -179,7 +176,7 @@ def test_crops_cover_the_picture(height: int, width: int, side: int) -> None:
 
 def test_the_batch_makes_no_difference() -> None:
     one, many = small_refiner(), small_refiner()
-    one._pixels_at_once, many._pixels_at_once = 1, 10**9
+    one._budget.pixels, many._budget.pixels = 1, 10**9
     results = [refiner(*pair()).astype(int) for refiner in (one, many)]
     assert np.abs(results[0] - results[1]).max() <= 1
 
@@ -219,7 +216,7 @@ def test_crops_without_an_edge_are_not_computed(monkeypatch: pytest.MonkeyPatch)
 def test_fewer_crops_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = small_refiner()(*pair())
     refiner = small_refiner()
-    refiner._pixels_at_once = 10**9
+    refiner._budget.pixels = 10**9
     batches = passes(refiner, monkeypatch, limit=2)
     result = refiner(*pair())
     assert max(batches) > 2

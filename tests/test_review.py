@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions, OvertakenError, chosen
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
@@ -118,7 +118,7 @@ def test_a_close_up_shows_where_refining_changed_most(tmp_path: Path) -> None:
     folder = built(tmp_path / "set", 2, size=400)
     after = images.read_map(folder / "masks" / "pair_0001.png")
     after[30:50, 300:320] = 255
-    images.write_png(folder / "hq-masks" / "pair_0001.png", after)
+    encoding.write_png(folder / "hq-masks" / "pair_0001.png", after)
     page = client(folder)
     (card,) = page.get("/api/cards?stem=pair_0001").json()
     answer = page.get(f"/close-ups/pair_0001/{card['thumbnail']}.png")
@@ -180,7 +180,7 @@ def test_a_data_sets_own_cache_is_neither_believed_nor_cleaned_up(data_set: Path
 @pytest.mark.parametrize("name", ["corrected-masks", "final-masks", ".lock"])
 def test_links_in_the_place_of_its_own_folders_are_refused(data_set: Path, name: str) -> None:
     other = data_set.parent / "other"
-    images.write_png(other / "pair_0000.png", disc(96, 0.1))
+    encoding.write_png(other / "pair_0000.png", disc(96, 0.1))
     before = {path.name: path.read_bytes() for path in other.iterdir()}
     (data_set / name).symlink_to(other, target_is_directory=True)
     job = ReviewSet if name == "corrected-masks" else apply
@@ -327,7 +327,7 @@ def test_a_kill_between_a_painted_masks_file_and_its_row_loses_nothing(
 ) -> None:
     page = client(data_set)
     correct(page, "pair_0002", disc(96, 0.1))
-    written = images.write_png
+    written = encoding.write_png
 
     def killed(path: Path, mask: np.ndarray) -> None:
         written(path, mask)
@@ -347,7 +347,7 @@ def correct(page, stem: str, mask: np.ndarray, after: int = 0):
     return page.post(
         f"/api/pairs/{stem}/correction",
         params={"who": "anna", "after": after},
-        content=images.encode_png(mask),
+        content=encoding.encode_png(mask),
         headers={"Content-Type": "image/png"},
     )
 
@@ -567,10 +567,10 @@ def test_neither_the_command_nor_the_server_imports_torch() -> None:
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[..., Path]:
     for number in range(3):
-        images.write_png(tmp_path / "photos" / f"p{number}.png", photograph(80))
-        images.write_png(tmp_path / "gt" / f"p{number}.png", disc(80, 0.3))
-        images.write_png(tmp_path / "sam" / f"p{number}.png", disc(80, 0.25))
-    images.write_png(tmp_path / "gt" / "p2.png", disc(50, 0.3))  # of another size
+        encoding.write_png(tmp_path / "photos" / f"p{number}.png", photograph(80))
+        encoding.write_png(tmp_path / "gt" / f"p{number}.png", disc(80, 0.3))
+        encoding.write_png(tmp_path / "sam" / f"p{number}.png", disc(80, 0.25))
+    encoding.write_png(tmp_path / "gt" / "p2.png", disc(50, 0.3))  # of another size
 
     def linked(**candidates: Path) -> Path:
         link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", candidates)
@@ -598,7 +598,7 @@ def test_poor_candidates_leave_the_masks_trust_as_it_is(
     folders: Callable[..., Path], tmp_path: Path
 ) -> None:
     alone = client(folders()).get("/api/pairs/p0").json()
-    images.write_png(tmp_path / "sam" / "p0.png", disc(80, 0.05, 0.1))
+    encoding.write_png(tmp_path / "sam" / "p0.png", disc(80, 0.05, 0.1))
     with_poor = client(folders(sam=tmp_path / "sam")).get("/api/pairs/p0").json()
     assert with_poor["layers"].keys() - alone["layers"].keys() == {"sam"}
     assert with_poor["score"] == alone["score"]
@@ -620,7 +620,7 @@ def test_linking_again_judges_only_what_changed(
     with Manifest.open(folder) as manifest:
         assert len(manifest.latest()) == 3
         before = manifest._connection.execute("SELECT count(*) FROM records").fetchone()[0]
-    images.write_png(tmp_path / "gt" / "p1.png", disc(80, 0.2))
+    encoding.write_png(tmp_path / "gt" / "p1.png", disc(80, 0.2))
     folders()
     with Manifest.open(folder) as manifest:
         after = manifest._connection.execute("SELECT count(*) FROM records").fetchone()[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.dataset import card
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import CORRECTED_FOLDER
@@ -45,7 +45,7 @@ def expected(folder: Path, **layers: str) -> dict[str, bytes]:
 def data_set(tmp_path: Path) -> Path:
     """Six pairs, the first two flagged; one decision of every kind."""
     folder = built(tmp_path / "set", 6)
-    images.write_png(folder / CORRECTED_FOLDER / "pair_0004-1.png", disc(96, 0.1))
+    encoding.write_png(folder / CORRECTED_FOLDER / "pair_0004-1.png", disc(96, 0.1))
     decide(folder, pair_0001="refined", pair_0002="reject", pair_0003="upscaled")
     decide(folder, pair_0004="corrected-1", pair_0005="later")
     return folder
@@ -130,8 +130,8 @@ def test_the_card_says_what_was_decided(data_set: Path) -> None:
 
 
 def test_linked_folders_of_any_format(tmp_path: Path) -> None:
-    images.write_png(tmp_path / "photos" / "a.png", photograph(80))
-    images.write_png(tmp_path / "gt" / "a.png", disc(80, 0.3))
+    encoding.write_png(tmp_path / "photos" / "a.png", photograph(80))
+    encoding.write_png(tmp_path / "gt" / "a.png", disc(80, 0.3))
     bitmap = tmp_path / "sam" / "a.bmp"
     bitmap.parent.mkdir()
     Image.fromarray(disc(80, 0.2)).save(bitmap)
@@ -162,7 +162,7 @@ def test_a_version_that_is_not_there_costs_only_its_pair(data_set: Path) -> None
 
 
 def test_files_of_others_in_the_folder_stay(data_set: Path) -> None:
-    images.write_png(data_set / "final-masks" / "mine.png", disc(96, 0.1))
+    encoding.write_png(data_set / "final-masks" / "mine.png", disc(96, 0.1))
     apply(data_set)
     decide(data_set, pair_0001="reject")
     assert apply(data_set).removed == 1

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions
 from hqsod.review import words
 from tests.built import built, many
@@ -229,7 +229,7 @@ def test_the_later_of_two_windows_is_told(tmp_path: Path, opened) -> None:
 def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, opened) -> None:
     folder = built(tmp_path / "set", 2, size=600)
     soft = np.tile(np.arange(600) * 255 // 599, (600, 1)).astype(np.uint8)  # every grey level
-    images.write_png(folder / "hq-masks" / "pair_0000.png", soft)
+    encoding.write_png(folder / "hq-masks" / "pair_0000.png", soft)
     with serving(folder) as server:
         page = opened(f"{server.url}#pair/pair_0000")
         wait_for_tiles(page)
@@ -306,8 +306,8 @@ def test_a_click_adds_a_region_of_another_version_or_erases_one(tmp_path: Path, 
         return np.clip((80 - distance) * 16, 0, 255).astype(np.uint8)
 
     first, second, third = blob(150, 150), blob(150, 450), blob(450, 300)
-    images.write_png(folder / "masks" / "pair_0000.png", first | third)
-    images.write_png(folder / "hq-masks" / "pair_0000.png", second | blob(440, 300))
+    encoding.write_png(folder / "masks" / "pair_0000.png", first | third)
+    encoding.write_png(folder / "hq-masks" / "pair_0000.png", second | blob(440, 300))
     with serving(folder) as server:
         page = opened(f"{server.url}#pair/pair_0000")
         wait_for_tiles(page)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hqsod.losses import UNLABELLED
 from hqsod.training.data import Batches, StoredImages, augment, paste
+from hqsod.training.examples import Example
 from hqsod.training.purnet_recipe import Augmentation
-from hqsod.training.store import Example, Store
+from hqsod.training.store import Store
 from tests.training_job import (
     Noise,
     noise_store,

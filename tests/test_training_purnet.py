@@ -14,10 +14,10 @@ from hqsod import weights
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.models.purnet import BACKBONES, build_purnet
 from hqsod.training import loop
+from hqsod.training.examples import find_training_set
 from hqsod.training.purnet import PurNetTask, _stores, fill, stages
 from hqsod.training.purnet_recipe import PurNetRecipe
 from hqsod.training.recipes import read_recipe
-from hqsod.training.store import find_training_set
 from hqsod.training.task import DataFolders
 from hqsod.training.trainer import Trainer
 from tests.training_job import (

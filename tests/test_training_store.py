@@ -13,7 +13,8 @@ from PIL import Image
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.images import pad
-from hqsod.training.store import find_training_set, open_store
+from hqsod.training.examples import find_training_set
+from hqsod.training.store import open_store
 from hqsod.types import Placement
 from tests.conftest import save, write_pair
 from tests.training_job import noise_store
@@ -40,13 +41,14 @@ def test_a_store_that_several_ask_for_at_once_is_made_once(source: Path, cache: 
 import sys, time
 from pathlib import Path
 from hqsod.training import store
+from hqsod.training.examples import find_training_set
 read = store.read_example
 def slowly(*arguments):
     print("made")
     time.sleep(0.3)
     return read(*arguments)
 store.read_example = slowly
-opened = store.open_store(store.find_training_set(Path({str(source)!r}), None, None), 48, 20)
+opened = store.open_store(find_training_set(Path({str(source)!r}), None, None), 48, 20)
 print(*(int(picture.sum()) for picture in opened.arrays["image"]))
 """
     asking = [

@@ -103,7 +103,7 @@ def test_levels_are_clamped_and_rounded() -> None:
 def test_a_batch_gives_what_each_picture_gives() -> None:
     upscaler = enlarger(small())
     batch = [photo(24, 40), photo(40, 24).transpose(1, 0, 2), photo(24, 40)[::-1]]
-    upscaler.pixels_at_once = 24 * 40 * 2  # two passes
+    upscaler.budget.pixels = 24 * 40 * 2  # two passes
     for together, alone in zip(upscaler(batch), map(upscaler, ([x] for x in batch)), strict=True):
         np.testing.assert_array_equal(together, alone[0])
     assert upscaler([]) == []
@@ -134,7 +134,7 @@ def test_tiles_of_swinir_leave_no_seam() -> None:
     picture = photo(200, 240)
     upscaler = enlarger(small())
     (whole,) = upscaler([picture])
-    upscaler.pixels_at_once = 136 * 136
+    upscaler.budget.pixels = 136 * 136
     (tiled,) = upscaler([picture])
     difference = np.abs(whole.astype(int) - tiled)
     assert (difference <= 1).mean() >= 0.99

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from hqsod import extras
+from hqsod.encoding import FORMATS
 from hqsod.errors import SettingsError
 from hqsod.foreground import own_colours
-from hqsod.images import FORMATS, AnyImage, Array, pixels
+from hqsod.images import AnyImage, Array, pixels
 from hqsod.matting import matte
 
 MARGIN = 32  # pixels around the object whose colours are looked at too
@@ -61,7 +62,7 @@ class CutOut(Shaping):
             image.
         background: a colour by its name in CSS or as #rrggbb, or an image of any kind but a `str`,
             which covers the whole and is cut at its sides; None for transparency.
-        format: of the file, by its ending, of `hqsod.images.FORMATS`: png, webp or jpg.
+        format: of the file, by its ending, of `hqsod.encoding.FORMATS`: png, webp or jpg.
 
     Raises:
         SettingsError: a value out of range; jpg without a background; `matting` without PyMatting.

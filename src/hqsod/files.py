@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hqsod.addresses import write_bytes
+from hqsod.encoding import encode
 from hqsod.errors import InputError, OutputError
-from hqsod.images import Array, encode, find_images, find_others
+from hqsod.images import Array, find_images, find_others
 from hqsod.progress import note, progress_bar
 from hqsod.runner import Steps, go_through
 
@@ -47,7 +48,7 @@ class Work(Generic[Item, Result]):
         draw: for each folder of results, the uint8 image in it, of what was read and what was
             made; runs behind, in threads.
         batch: how many are made at once.
-        formats: for folders whose results are no PNG, the ending of `hqsod.images.FORMATS`.
+        formats: for folders whose results are no PNG, the ending of `hqsod.encoding.FORMATS`.
         beside: files that are read with the images; no result may take their place either.
         remark: what the user should know of a result, such as that it is empty; None if nothing.
     """

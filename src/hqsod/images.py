@@ -1,4 +1,4 @@
-"""Images and masks as arrays: reading a file or a pair, placing, resizing, compressing.
+"""Images and masks as arrays: reading a file or a pair, placing, resizing.
 
 Images are uint8 arrays, (H, W, 3) RGB; masks and saliency maps are uint8 arrays, (H, W). What can
 be read without doubt is converted, and a note says how; what cannot be trusted raises `InputError`.
@@ -7,20 +7,18 @@ be read without doubt is converted, and a note says how; what cannot be trusted 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hqsod import addresses, colours
+from hqsod import colours
 from hqsod.colours import LEVELS
 from hqsod.colours import Array as Array
 from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
-from hqsod.decoding import MAX_SIDE, SUFFIXES, TURNS, decode, name_of
+from hqsod.decoding import SUFFIXES, TURNS, decode, name_of
 from hqsod.decoding import Source as Source
 from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
@@ -30,21 +28,6 @@ Number = TypeVar("Number", bound=np.generic)
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
 
 LISTED_LEVELS = 5  # in a message
-# Run lengths of what Paeth's filter leaves: as small as zlib's level 6 in a fifth of its time.
-PNG_SETTINGS = [
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # before 4.12 OpenCV tries all filters on each row
-    PNG_SETTINGS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
-# What results can be written as, by the ending of the file: the format's name, and the longest side
-# in pixels that it can hold (a PNG's is more than we read).
-FORMATS: Mapping[str, tuple[str, int]] = {
-    "png": ("PNG", MAX_SIDE),
-    "webp": ("WEBP", 16_383),
-    "jpg": ("JPEG", 65_500),
-}
-QUALITY = 95  # of WebP and JPEG, as both count it; their artefacts are not seen
 
 
 class Note(NamedTuple):
@@ -322,44 +305,3 @@ def resize(array: Array, size: tuple[int, int], method: Image.Resampling) -> Arr
     """
     height, width = size
     return np.asarray(Image.fromarray(array).resize((width, height), method))
-
-
-def encode_png(array: Array) -> bytes:
-    """Compress to PNG: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8."""
-    if array.ndim == 3:
-        swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[array.shape[2]]
-        array = cv2.cvtColor(array, swap).astype(np.uint8, copy=False)
-    return cv2.imencode(".png", array, PNG_SETTINGS)[1].tobytes()
-
-
-def encode(array: Array, ending: str) -> bytes:
-    """Compress to one of `FORMATS`; JPEG has no transparency.
-
-    Raises:
-        InputError: a side is longer than the format can hold.
-    """
-    if ending == "png":
-        return encode_png(array)
-    name, longest = FORMATS[ending]
-    height, width = array.shape[:2]
-    if max(height, width) > longest:
-        raise InputError(
-            f"{width} x {height} pixels as {name}",
-            expected=f"at most {longest:,} a side",
-            fix="ask for png",
-        )
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, name, quality=QUALITY)
-    return buffer.getvalue()
-
-
-def encode_jpeg(array: Array, quality: int = 90) -> bytes:
-    """Compress a (H, W, 3) uint8 RGB image to JPEG, for pages and sheets that are looked at."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def write_png(path: Path, array: Array) -> None:
-    """`encode_png`, then `addresses.write_bytes`."""
-    addresses.write_bytes(path, encode_png(array))

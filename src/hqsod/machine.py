@@ -11,13 +11,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hqsod.errors import SettingsError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+ARENA_MAX = -8  # what glibc's mallopt calls the number of heaps
 VARIABLE = "OMP_NUM_THREADS"  # says how many, for OpenMP and for us
 
 
@@ -75,6 +76,27 @@ def set_environment() -> None:
     """
     os.environ.setdefault(VARIABLE, str(threads()))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def share_one_heap() -> None:
+    """Let all threads take memory from one heap, and not from one each, where glibc manages it."""
+    if limit := _of_glibc("mallopt"):
+        limit(ARENA_MAX, 1)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed, which glibc keeps. Takes a twentieth of a second.
+
+    Arrays of ever other sizes leave holes between them: a build that held 0.4 GB at a time took
+    3.7 GB after 700 pairs, and more with each.
+    """
+    if trim := _of_glibc("malloc_trim"):
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library, if it is glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def has_gpu_driver() -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias, overload
 import numpy as np
 from PIL import Image
 
-from hqsod import cutout, images
+from hqsod import cutout, encoding, images
 from hqsod.cutout import CutOut, Shaping
 from hqsod.errors import SettingsError
 from hqsod.files import Outcome, Work, make_each
@@ -266,7 +266,7 @@ def ending(kind: str, settings: CutOut) -> str:
 
 def encoded(kind: str, image: Read, saliency: Maps, settings: CutOut) -> bytes:
     """What `draw` draws, as a file."""
-    return images.encode(draw(kind, image, saliency, settings), ending(kind, settings))
+    return encoding.encode(draw(kind, image, saliency, settings), ending(kind, settings))
 
 
 cut_out = Predictor().cut_out  # with the network that ships

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.addresses import read_bytes, write_bytes
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.recipes import SCALE, BuildSettings
@@ -160,7 +160,7 @@ def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]
     """Write each layer's PNG, whole or not at all."""
     written = {}
     for layer, array in layers.items():
-        name, data = f"{layer}/{stem}.png", images.encode_png(array)
+        name, data = f"{layer}/{stem}.png", encoding.encode_png(array)
         write_bytes(folder / name, data)
         written[layer] = File(name, hashlib.sha256(data).hexdigest(), len(data))
     return written

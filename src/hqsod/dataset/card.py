@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hqsod import __version__, images
+from hqsod import __version__, encoding
 from hqsod.addresses import write_bytes
 from hqsod.dataset import refining
 from hqsod.dataset.citations import citations
@@ -50,7 +50,7 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     text = "\n".join(section for section in sections if section)
     write_bytes(card, text.encode("utf-8", "backslashreplace"))
     if built:
-        write_bytes(sheet, images.encode_jpeg(contact_sheet(folder, built)))
+        write_bytes(sheet, encoding.encode_jpeg(contact_sheet(folder, built)))
     return card, sheet
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.devices import optimise
+from hqsod.inference.memory import PixelBudget
 from hqsod.models.contour_refiner import GROUP, LEAST, REACH, ContourRefiner
 
 Floats = npt.NDArray[np.float32]
@@ -58,6 +59,8 @@ class ContourStep:
     ) -> None:
         self._network, self._device = optimise(network, device, precision), device
         self._tile = tile
+        fix = "close other programs, or use --device cpu or another --refiner"
+        self._budget = PixelBudget(device, fix, tile**2)
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """The mask with its contour drawn anew; see `Step`."""
@@ -65,10 +68,14 @@ class ContourStep:
         inside = slice(phase[0], None), slice(phase[1], None)
         saliency = mask.astype(np.float32) / np.float32(255)
         tiles = list(self._tiles(mask[inside]))
-        for tile in tiles:
-            saliency[inside][tile] = self._predict(image[inside], mask[inside], tile)
         if not tiles:
             return mask
+
+        def draw(some: Sequence[Window]) -> list[Floats]:
+            return [self._predict(image[inside], mask[inside], tile) for tile in some]
+
+        for tile, drawn in zip(tiles, self._budget.run(draw, tiles, self._tile**2), strict=True):
+            saliency[inside][tile] = drawn
         window, moved = _around(tiles, phase, mask.shape), mask.copy()
         moved[window] = move_contour(mask[window], saliency[window])
         return moved

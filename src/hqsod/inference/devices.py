@@ -14,8 +14,6 @@ from hqsod.models.resnet import fold_batchnorm
 Network = TypeVar("Network", bound=nn.Module)
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-# What the CPU's allocator, CUDA and CUDA's libraries say when memory runs out.
-_MEMORY_RAN_OUT = ("you tried to allocate", "out of memory", "ALLOC_FAILED")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -91,12 +89,6 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. PyTorch has a class for it on a GPU; others say so in words."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(words in str(error) for words in _MEMORY_RAN_OUT)
 
 
 def optimise(network: Network, device: torch.device, precision: torch.dtype) -> Network:

@@ -11,7 +11,7 @@ pass through the network in batches, as many at once as the memory holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,16 +22,16 @@ from torch import Tensor
 from hqsod import weights
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array, require_pair
-from hqsod.inference.devices import is_out_of_memory, optimise
+from hqsod.inference.devices import optimise
 from hqsod.inference.guided_filter import guided_filter
+from hqsod.inference.memory import PixelBudget
 from hqsod.inference.small_refiner import SmallRefiner, build_steps
-from hqsod.models.cascadepsp import STRIDE, CascadePSP, build_cascadepsp
+from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
 from hqsod.types import MASK_THRESHOLD
 
 SIDE = 900  # of the global step's picture and of the local step's crops, in pixels
 RIM = 16  # of a crop, dropped where it is not the picture's border
 SHARES = (0.1, 0.9)  # of foreground; a crop outside of them is left as it is
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained with
 COPIES = 4  # of its widest full-size feature map that a pass holds at its peak
 MOST_VALUES = 2**31 - 1  # of a feature map: CUDA's kernels for resizing refuse more
 
@@ -143,26 +143,17 @@ class CascadeRefiner:
             raise SettingsError(f"crops of {side} pixels", expected=f"at least {4 * RIM + 2}")
         self.name, self.weights = name, digest
         self._network, self._side, self._local = network, side, local
-        self._pixels_at_once = pixels_that_fit(network)
+        fix = "close other programs, or use --device cpu or another --refiner"
+        self._budget = PixelBudget(network.device, fix, pixels_that_fit(network))
 
     @torch.inference_mode()
     def __call__(self, image: Array, mask: Array) -> Array:
         """Refine a mask; see `Refiner`."""
         require_pair(image, mask)
-        picture = (
-            torch.from_numpy(image.copy()).to(self._network.device).permute(2, 0, 1)[None] / 255
-        )
-        mean, std = (picture.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        pixels = torch.from_numpy(image.copy()).to(self._network.device)
+        picture = pixels.permute(2, 0, 1)[None] / 255
         signed = _signed(torch.from_numpy(mask > MASK_THRESHOLD).to(picture)[None, None])
-        try:
-            refined = self._refine((picture - mean) / std, signed)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise SettingsError(
-                f"out of memory on {self._network.device} with one crop of {self._side} pixels",
-                fix="close other programs, or use --device cpu or another --refiner",
-            ) from error
+        refined = self._refine(picture, signed)
         levels: Array = (refined[0, 0] * 255).to(torch.uint8).cpu().numpy()  # cut, as published
         return levels
 
@@ -170,7 +161,7 @@ class CascadeRefiner:
         """The global step, and the local one if asked for.
 
         Args:
-            picture: (1, 3, H, W), normalised.
+            picture: (1, 3, H, W) in [0, 1].
             mask: (1, 1, H, W) of -1 and 1.
 
         Returns:
@@ -183,9 +174,14 @@ class CascadeRefiner:
                 expected=f"a long side of at most {self._side} times the short one",
             )
         small = _fit(picture, self._side, "bicubic"), _fit(mask, self._side, "bilinear")
+        wanted = (1, 4) if self._local else (1,)
+
+        def refine(one: Sequence[tuple[Tensor, Tensor]]) -> list[dict[int, Tensor]]:
+            return [self._predict(*one[0], wanted=wanted)]
+
+        (whole,) = self._budget.run(refine, [small], small[0].shape[-2:].numel())
         if not self._local:
-            return _restore(self._predict(*small)[1], size)
-        whole = self._predict(*small, wanted=(1, 4))
+            return _restore(whole[1], size)
         binary = (_resize(whole[1], size) > 0.5).to(picture)
         return self._refine_crops(picture, binary, _resize(whole[4], size))
 
@@ -193,7 +189,7 @@ class CascadeRefiner:
         """The local step.
 
         Args:
-            picture: (1, 3, H, W), normalised.
+            picture: (1, 3, H, W) in [0, 1].
             binary: (1, 1, H, W) of 0 and 1, the global result at stride 1.
             coarse: (1, 1, H, W) in [0, 1], the global result at stride 4.
 
@@ -206,34 +202,19 @@ class CascadeRefiner:
             for window in crop_windows(size, self._side)
             if SHARES[0] <= binary[..., *window].mean() <= SHARES[1]
         ]
-        total, count = torch.zeros_like(binary), torch.zeros_like(binary)
         layers = picture, _signed(binary), _signed(coarse)
-        for window, refined in self._predict_crops(layers, windows):
+
+        def refine(some: Sequence[Window]) -> list[Tensor]:
+            crops = [torch.cat([layer[..., *window] for window in some]) for layer in layers]
+            return list(self._predict(crops[0], crops[1], crops[2])[1])
+
+        total, count = torch.zeros_like(binary), torch.zeros_like(binary)
+        pixels = min(self._side, size[0]) * min(self._side, size[1])
+        for window, refined in zip(windows, self._budget.run(refine, windows, pixels), strict=True):
             target, kept = without_rim(window, size)
             total[..., *target] += refined[..., *kept]
             count[..., *target] += 1
         return torch.where(count == 0, binary, total / count)
-
-    def _predict_crops(
-        self, layers: Sequence[Tensor], windows: Sequence[Window]
-    ) -> Iterator[tuple[Window, Tensor]]:
-        """Each window with its refined mask, (1, h, w); the windows are of one size."""
-        done = 0
-        while done < len(windows):
-            height, width = layers[0][..., *windows[0]].shape[-2:]
-            batch = windows[done : done + max(1, self._pixels_at_once // (height * width))]
-            picture, mask, coarse = (
-                torch.cat([layer[..., *window] for window in batch]) for layer in layers
-            )
-            try:
-                refined = self._predict(picture, mask, coarse)[1]
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(batch) == 1:
-                    raise
-                self._pixels_at_once = len(batch) // 2 * height * width
-                continue
-            yield from zip(batch, refined, strict=True)
-            done += len(batch)
 
     def _predict(
         self,
@@ -243,17 +224,8 @@ class CascadeRefiner:
         wanted: Sequence[int] = (1,),
     ) -> dict[int, Tensor]:
         """Probabilities by stride, (B, 1, H, W) float32, of inputs of any size."""
-        height, width = picture.shape[-2:]
-        padding = _padding((height, width))
-        filled = [(picture, 0), (mask, -1), *([] if coarse is None else [(coarse, -1)])]
-        inputs = (
-            F.pad(x, padding, value=value).to(
-                self._network.dtype, memory_format=torch.channels_last
-            )
-            for x, value in filled
-        )
-        logits = self._network(*inputs, wanted=wanted)[-1]
-        return {s: torch.sigmoid(x.float())[..., :height, :width] for s, x in logits.items()}
+        logits = self._network(picture, mask, coarse, wanted)[-1]
+        return {stride: torch.sigmoid(x.float()) for stride, x in logits.items()}
 
 
 def pixels_that_fit(network: CascadePSP) -> int:
@@ -294,17 +266,6 @@ def _without_rim(part: slice, length: int) -> tuple[slice, slice]:
     start = part.start + (RIM if part.start > 0 else 0)
     stop = part.stop - (RIM if part.stop < length else 0)
     return slice(start, stop), slice(start - part.start, stop - part.start)
-
-
-def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """What to add at the left, right, top and bottom to make both sides multiples of `STRIDE`.
-
-    As published, a side that is a multiple already gets `STRIDE` more where the other is not.
-    """
-    if not any(side % STRIDE for side in size):
-        return 0, 0, 0, 0
-    bottom, right = (STRIDE - side % STRIDE for side in size)
-    return 0, right, 0, bottom
 
 
 def _signed(x: Tensor) -> Tensor:

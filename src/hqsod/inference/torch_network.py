@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hqsod import weights
@@ -14,9 +16,9 @@ from hqsod.inference.devices import (
     choose_device,
     choose_precision,
     describe_device,
-    is_out_of_memory,
     precision_name,
 )
+from hqsod.inference.memory import PixelBudget
 from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
@@ -61,39 +63,35 @@ class TorchNetwork:
         network, self.size = load_weights(path)
         self._network = _for_inference(network, self._device, self._precision)
         self._path, self._process = path, os.getpid()
+        self._budget = PixelBudget(self._device, "use a smaller --size, or --device cpu")
         self.batch = 16 if self._device.type == "cuda" else 1
         self.origin, self.runs_on = origin, describe_device(self._device)
         self.precision = precision_name(self._precision)
 
-    @torch.inference_mode()
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`.
 
         Raises:
-            SettingsError: the batch does not fit the memory, or the process was forked.
+            SettingsError: not even one image fits the memory, or the process was forked.
         """
         if self._process != os.getpid():  # whose threads PyTorch would wait for without end
             raise SettingsError(
                 "a network that another process loaded in PyTorch, before this one was forked",
                 fix="make a Predictor in each process, or start processes with 'spawn'",
             )
-        try:
-            # A copy, because PyTorch warns of arrays that it must not write to.
-            batch = torch.tensor(images, device=self._device).permute(0, 3, 1, 2) / 255
-            with torch.autocast(
-                self._device.type, self._precision, enabled=self._precision != torch.float32
-            ):
-                maps: Maps = self._network(batch)[:, 0].cpu().numpy()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise SettingsError(
-                f"out of memory on {self._device} with {len(images)} images of "
-                f"{images.shape[1]} x {images.shape[2]} at once",
-                fix="use a smaller --batch or --size, or --device cpu",
-            ) from error
+        pixels = images.shape[1] * images.shape[2]
+        maps = np.stack(list(self._budget.run(self._predict, list(images), pixels)))
         require_numbers(maps, self._path)
         return maps
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[Array]) -> list[Maps]:
+        """A map for each image in one pass."""
+        batch = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2) / 255
+        with torch.autocast(
+            self._device.type, self._precision, enabled=self._precision != torch.float32
+        ):
+            return list(self._network(batch)[:, 0].cpu().numpy())
 
 
 def _for_inference(network: PurNet, device: torch.device, precision: torch.dtype) -> PurNet:

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from hqsod import images as pictures
 from hqsod import weights
-from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.devices import is_out_of_memory
+from hqsod.inference.memory import PixelBudget
 from hqsod.models.small_upscaler import build_small_upscaler, is_small_upscaler
 from hqsod.models.swinir import build_swinir, is_swinir
 
@@ -109,6 +109,9 @@ class NetworkUpscaler:
         scale: how many times larger the result is.
         window: see `network`.
         device: where the network is.
+
+    Attributes:
+        budget: of pixels in a pass; a larger picture goes through in tiles.
     """
 
     def __init__(
@@ -121,7 +124,8 @@ class NetworkUpscaler:
         device: torch.device,
     ) -> None:
         self.name, self.weights, self.scale = name, digest, scale
-        self.pixels_at_once = PIXELS_AT_ONCE
+        fix = "close other programs, or use --device cpu or another --upscaler"
+        self.budget = PixelBudget(device, fix, PIXELS_AT_ONCE)
         self._network, self._window, self._device = network, window, device
 
     def __call__(self, images: Sequence[Array]) -> list[Array]:
@@ -132,45 +136,25 @@ class NetworkUpscaler:
             SettingsError: even a small tile does not fit the memory.
         """
         _require_one_size(images)
-        done: list[Array] = []
-        while len(done) < len(images):
-            height, width = images[0].shape[:2]
-            count = max(1, self.pixels_at_once // (height * width))
-            batch = np.stack(images[len(done) : len(done) + count])
-            try:
-                done += self._enlarge(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._take_less(min(self.pixels_at_once, len(batch) * height * width))
-        return done
+        if not images:
+            return []
+        pixels = images[0].shape[0] * images[0].shape[1]
+        return list(self.budget.run(self._enlarge, images, pixels, least=SMALLEST_TILE**2))
 
     @torch.inference_mode()
-    def _enlarge(self, batch: Array) -> list[Array]:
-        """(B, H, W, 3) uint8 -> B pictures, whole or in tiles."""
-        height, width = batch.shape[1:3]
-        padded = mirror_pad(batch, self._window)
+    def _enlarge(self, pictures: Sequence[Array]) -> list[Array]:
+        """Pictures of one size enlarged in one pass, or one picture in tiles."""
+        height, width = pictures[0].shape[:2]
+        padded = mirror_pad(np.stack(pictures), self._window)
         images = torch.from_numpy(padded).to(self._device).permute(0, 3, 1, 2) / 255
-        if height * width <= self.pixels_at_once:
+        if height * width <= self.budget.pixels:
             result = self._network(images)
         else:
-            side = int(self.pixels_at_once**0.5) // self._window * self._window
+            side = int(self.budget.pixels**0.5) // self._window * self._window
             result = in_tiles(self._network, images, side, self.scale, self._window)
         result = result[:, :, : height * self.scale, : width * self.scale].permute(0, 2, 3, 1)
         levels = (result * 255).round_().clamp_(0, 255).to(torch.uint8)
         return list(levels.contiguous().cpu().numpy())
-
-    def _take_less(self, tried: int) -> None:
-        """Halve the pixels of a pass, for this picture and all that follow."""
-        self.pixels_at_once = tried // 2
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.pixels_at_once < SMALLEST_TILE**2:
-            raise SettingsError(
-                f"out of memory on {self._device} with {tried:,} pixels",
-                expected="enough memory for one small tile",
-                fix="close other programs, or use --device cpu or another --upscaler",
-            )
 
 
 def mirror_pad(batch: Array, multiple: int) -> Array:

@@ -23,7 +23,8 @@ from hqsod.models.resnet import BasicBlock, Bottleneck, ResNet
 
 POOL_SIZES = (1, 2, 3, 6)
 APPLICATIONS = ((8,), (8, 4), (8, 4, 1))  # strides of the predictions of each application
-STRIDE = 8  # height and width of the input are multiples of this
+STRIDE = 8  # height and width are brought to multiples of this
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained with
 
 
 class PyramidPooling(nn.Module):
@@ -122,8 +123,7 @@ class CascadePSP(nn.Module):
         """Refine masks.
 
         Args:
-            image: (B, 3, H, W), normalised with the ImageNet mean and deviation; H and W multiples
-                of 8.
+            image: (B, 3, H, W) float32 in [0, 1], of any size.
             mask: (B, 1, H, W) in [-1, 1].
             coarse: (B, 1, H, W) in [-1, 1]; takes the place of the first application's prediction,
                 which is then not made.
@@ -133,14 +133,23 @@ class CascadePSP(nn.Module):
             For each application its logits by stride, all (B, 1, H, W): stride 8; strides 8 and 4;
             the wanted ones. Without the first of these where `coarse` is given.
         """
+        height, width = image.shape[-2:]
+        image, mask = self._fill(normalise(image), 0), self._fill(mask, -1)
         outputs = []
         if coarse is None:
             outputs.append(self.application(image, (mask, mask, mask), APPLICATIONS[0]))
             coarse = torch.tanh(outputs[-1][8])
+        else:
+            coarse = self._fill(coarse, -1)
         outputs.append(self.application(image, (mask, coarse, coarse), APPLICATIONS[1]))
         masks = (mask, *(torch.tanh(outputs[-1][stride]) for stride in APPLICATIONS[1]))
         outputs.append(self.application(image, masks, wanted))
-        return outputs
+        return [{s: x[..., :height, :width] for s, x in logits.items()} for logits in outputs]
+
+    def _fill(self, layer: Tensor, value: float) -> Tensor:
+        """(B, C, H, W) padded to what the strides ask for, as the parameters are."""
+        padded = F.pad(layer, padding(layer.shape[-2:]), value=value)
+        return padded.to(self.dtype, memory_format=torch.channels_last)
 
     def application(
         self, image: Tensor, masks: Sequence[Tensor], wanted: Sequence[int]
@@ -148,7 +157,7 @@ class CascadePSP(nn.Module):
         """Apply the network once.
 
         Args:
-            image: (B, 3, H, W), as in `forward`.
+            image: (B, 3, H, W), normalised; H and W multiples of 8.
             masks: three of (B, 1, H, W) in [-1, 1].
             wanted: strides of the predictions to make, of 8, 4 and 1.
 
@@ -171,6 +180,23 @@ class CascadePSP(nn.Module):
             x = F.relu(self.final_11(torch.cat((x, image), 1)), inplace=True)
             logits[1] = self.final_21(x)
         return logits
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1], less ImageNet's mean and over its deviation."""
+    mean, std = (image.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (image - mean) / std
+
+
+def padding(size: Sequence[int]) -> tuple[int, int, int, int]:
+    """What to add at the left, right, top and bottom to make both sides multiples of `STRIDE`.
+
+    As published, a side that is a multiple already gets `STRIDE` more where the other is not.
+    """
+    if not any(side % STRIDE for side in size):
+        return 0, 0, 0, 0
+    bottom, right = (STRIDE - side % STRIDE for side in size)
+    return 0, right, 0, bottom
 
 
 def build_cascadepsp(state: Mapping[str, Tensor]) -> CascadePSP:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod import addresses, images
+from hqsod import addresses, encoding, images
 from hqsod.dataset import card
 from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_file
 from hqsod.dataset.folders import FINAL_FOLDER, own_path
@@ -89,7 +89,7 @@ def _write(source: Path, target: Path) -> bool:
     mask = images.load_map(source)  # whatever is not a mask is not copied
     data = addresses.read_bytes(source)
     if not data.startswith(PNG) or mask.notes or mask.orientation != 1:
-        data = images.encode_png(mask.pixels)
+        data = encoding.encode_png(mask.pixels)
     if target.is_file() and addresses.read_bytes(target) == data:
         return False
     addresses.write_bytes(target, data)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.dataset.decisions import (
     LATER,
     REJECT,
@@ -177,7 +177,7 @@ class ReviewSet:
         name = painted_name(wish.after + 1)
         path = version_file(self.folder, record, name)
         taken = wish.model_copy(update={"choice": name})
-        return self._add(record, taken, lambda: images.write_png(path, mask))
+        return self._add(record, taken, lambda: encoding.write_png(path, mask))
 
     def _add(
         self, record: Record, wish: Wish, first: Callable[[], None] | None = None

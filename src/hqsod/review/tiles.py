@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hqsod import __version__, images
+from hqsod import __version__, encoding
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.refining import most_changed
 from hqsod.errors import InputError
@@ -147,7 +147,7 @@ def cut(array: Array, prefix: str) -> dict[str, bytes]:
         for row in range(0, array.shape[0], TILE):
             for column in range(0, array.shape[1], TILE):
                 name = f"{prefix}-{level}-{row // TILE}-{column // TILE}.png"
-                tiles[name] = images.encode_png(array[row : row + TILE, column : column + TILE])
+                tiles[name] = encoding.encode_png(array[row : row + TILE, column : column + TILE])
         if max(array.shape[:2]) <= TILE:
             return tiles
         half = (-(-array.shape[1] // 2), -(-array.shape[0] // 2))
@@ -174,7 +174,7 @@ def thumbnail(image: Array, before: Array, after: Array) -> bytes:
     for share, colour in ((second - first, ADDED), (first - second, REMOVED)):
         share = np.clip(share, 0, 1)[..., None] * 0.75
         small = small * (1 - share) + np.array(colour, np.float32) * share
-    return images.encode_jpeg(np.clip(small, 0, 255).astype(np.uint8), quality=85)
+    return encoding.encode_jpeg(np.clip(small, 0, 255).astype(np.uint8), quality=85)
 
 
 def close_up(image: Array, before: Array, after: Array) -> bytes:
@@ -189,4 +189,4 @@ def close_up(image: Array, before: Array, after: Array) -> bytes:
     masks = (np.repeat(mask[window][..., None], 3, 2) for mask in (before, after))
     gap = ((0, 0), (0, GAP), (0, 0))
     parts = [np.pad(x, gap, constant_values=128) for x in (image[window], *masks)]
-    return images.encode_png(np.ascontiguousarray(np.hstack(parts)[:, :-GAP]))
+    return encoding.encode_png(np.ascontiguousarray(np.hstack(parts)[:, :-GAP]))

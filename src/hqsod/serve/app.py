@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from hqsod import __version__
 from hqsod.decoding import FORMATS
-from hqsod.images import FORMATS as WRITTEN
+from hqsod.encoding import FORMATS as WRITTEN
 from hqsod.predict import Predictor
 from hqsod.serve.asked import CutOutAsked, MapAsked
 from hqsod.serve.limits import Limits

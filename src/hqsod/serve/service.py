@@ -21,8 +21,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from hqsod.cutout import CutOut
+from hqsod.encoding import FORMATS
 from hqsod.errors import InputError, SettingsError
-from hqsod.images import FORMATS, read_image
+from hqsod.images import read_image
 from hqsod.predict import Predictor, Read, encoded, ending, read
 from hqsod.runner import THREADS
 from hqsod.serve.asked import CutOutAsked, MapAsked

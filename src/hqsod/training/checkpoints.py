@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hqsod.addresses import write_bytes
+from hqsod.encoding import encode_jpeg
 from hqsod.errors import WeightsError
-from hqsod.images import encode_jpeg
 from hqsod.training.task import Validation
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from hqsod.images import Array
 from hqsod.losses import UNLABELLED
+from hqsod.training.examples import Example
 from hqsod.training.purnet_recipe import Augmentation
-from hqsod.training.store import Example, Store
+from hqsod.training.store import Store
 from hqsod.training.superpixels import Labels
 from hqsod.types import MASK_THRESHOLD
 

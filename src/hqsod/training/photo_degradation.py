@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.images import Array
 from hqsod.training.settings import Rate, Section, Share
 
@@ -84,7 +84,7 @@ def degrade(image: Array, scale: int, settings: Degradation, rng: np.random.Gene
 
 def compress(image: Array, quality: int) -> Array:
     """What JPEG leaves of a (H, W, 3) uint8 image; colours at half resolution, as is usual."""
-    return images.read_image(io.BytesIO(images.encode_jpeg(image, quality)))
+    return images.read_image(io.BytesIO(encoding.encode_jpeg(image, quality)))
 
 
 def _compress(image: Array, settings: Degradation, rng: np.random.Generator) -> Array:

@@ -23,9 +23,10 @@ from hqsod.losses import Targets, promotion_loss, purificatory_loss, rectificati
 from hqsod.models.loading import fitting, misfit
 from hqsod.models.purnet import PurNet, build_purnet, from_published, is_published
 from hqsod.training.data import Batch, StoredImages
+from hqsod.training.examples import TrainingSet, find_training_set
 from hqsod.training.purnet_recipe import PurNetRecipe, PurNetStage
 from hqsod.training.sheets import is_shown, sheet
-from hqsod.training.store import Store, TrainingSet, find_training_set, open_store
+from hqsod.training.store import Store, open_store
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
 
 _ATTENTION = ("promotion.", "rectification.", "purificatory.promoted.")

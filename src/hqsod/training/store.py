@@ -18,56 +18,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from PIL import Image
 
-from hqsod import images, machine, weights
+from hqsod import machine, weights
 from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import hold_out
-from hqsod.dataset.layouts import find_pairs, inspect
-from hqsod.dataset.manifest import NAME as MANIFEST
-from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError
-from hqsod.images import Array
 from hqsod.progress import console, progress_bar
-from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
-from hqsod.types import Pair, Placement
+from hqsod.training.examples import Example, TrainingSet, read_example
 
 _CHUNK = 64  # images between two flushes to disk
 _PATIENCE = 1.0  # seconds before a wait is told: processes of one training meet for a moment
 _WAITING, _READY, _REJECTED = range(3)
 _FORMAT = 2  # raise it when what is stored changes
-
-
-class Example(NamedTuple):
-    """An image at training size.
-
-    Attributes:
-        image: (S, S, 3) uint8 RGB.
-        mask: (S, S) uint8.
-        superpixels: (S, S) int16 labels from 0; None where no loss asks for them.
-    """
-
-    image: Array
-    mask: Array
-    superpixels: Labels | None = None
-
-
-class TrainingSet(NamedTuple):
-    """A data set that is trained on or validated with.
-
-    Attributes:
-        pairs: its images and masks, sorted by stem.
-        placements: where images lie on a black canvas, by stem; the rest is cropped away.
-        unpaired: photographs without a mask and masks without a photograph.
-    """
-
-    pairs: Sequence[Pair]
-    placements: Mapping[str, Placement]
-    unpaired: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -112,31 +77,6 @@ class Store:
         held = hold_out(self.stems, share)
         rest = [i for i, stem in enumerate(self.stems) if stem not in held]
         return self.part(rest), self.part([i for i, s in enumerate(self.stems) if s in held])
-
-
-def find_training_set(
-    folder: Path, image_folder: str | None = None, mask_folder: str | None = None
-) -> TrainingSet:
-    """The pairs of a data set, and where their images lie if hqsod has built it.
-
-    Args:
-        folder: the data set.
-        image_folder: see `find_pairs`; `images` where only masks are named, as in DUTS-HQ.
-        mask_folder: see `find_pairs`; `masks` or `hq-masks` for DUTS-HQ.
-
-    Raises:
-        InputError: see `find_pairs`.
-    """
-    if mask_folder is not None and image_folder is None and (folder / "images").is_dir():
-        image_folder = "images"
-    pairs = find_pairs(folder, image_folder, mask_folder)
-    unpaired = inspect(folder, image_folder, mask_folder).unpaired
-    if not (folder / MANIFEST).is_file():
-        return TrainingSet(pairs, {}, unpaired)
-    with Manifest.open(folder) as manifest:
-        latest = manifest.latest()
-    placements = {stem: r.placement for stem, r in latest.items() if r.placement is not None}
-    return TrainingSet(pairs, placements, unpaired)
 
 
 def open_store(data: TrainingSet, size: int, superpixels: int | None = None) -> Store:
@@ -312,47 +252,3 @@ def _damaged(path: Path) -> OutputError:
     return OutputError(
         f"{path}: damaged", fix=f"delete the folder {path.parent}, which is then made again"
     )
-
-
-def read_example(
-    pair: Pair, placement: Placement | None, size: int, superpixels: int | None
-) -> Example:
-    """Read a pair and bring it to size x size, whatever its proportions, as PurNet does.
-
-    Args:
-        pair: what to read.
-        placement: where the image lies on its canvas, if it has one.
-        size: height and width wanted.
-        superpixels: how many SLIC is asked for, where none lie beside the data set; None for none.
-
-    Raises:
-        InputError: a file that cannot be read, or sizes that differ.
-    """
-    image, mask, _ = images.read_pair(pair)
-    labels = None if superpixels is None else _published_superpixels(pair, mask.shape)
-    image, mask = (
-        images.resize(images.unpad(array, placement), (size, size), Image.Resampling.BILINEAR)
-        for array in (image, mask)
-    )
-    if superpixels is None:
-        return Example(image, mask)
-    if labels is None:
-        return Example(image, mask, slic_superpixels(image, superpixels))
-    placed = images.unpad(labels, placement)
-    resized = cv2.resize(placed, (size, size), interpolation=cv2.INTER_NEAREST)
-    return Example(image, mask, np.asarray(resized, np.int16))
-
-
-def _published_superpixels(pair: Pair, shape: tuple[int, ...]) -> Labels | None:
-    """The superpixels of `image_sp` beside the images' folder, as PurNet's data has them.
-
-    Raises:
-        InputError: they cannot be read, or are of another shape than the image.
-    """
-    path = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
-    if not path.is_file():
-        return None
-    labels = read_superpixels(path)
-    if labels.shape != shape:
-        raise InputError(f"{path}: {labels.shape}", expected=f"{shape} as {pair.image.name}")
-    return labels

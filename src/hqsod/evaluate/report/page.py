@@ -17,10 +17,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from hqsod import __version__
+from hqsod.encoding import encode_jpeg
 from hqsod.errors import InputError
 from hqsod.evaluate.report.results import DatasetScores, Evaluation
 from hqsod.evaluate.report.tables import HEADINGS, columns, rows
-from hqsod.images import Array, encode_jpeg, read_image, read_map, resize
+from hqsod.images import Array, read_image, read_map, resize
 
 WORST = 12
 BINS = 20
