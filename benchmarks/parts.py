@@ -5,20 +5,21 @@ superpixels are worth, at one budget, with several seeds.
     python benchmarks/parts.py DATA --out runs/parts --set stage1.steps=1000 --seeds 1 --print-only
 
 Every variant is a training of the same recipe with a few settings changed; scores are those of the
-held-out images at its end. A table that was broken off goes on where it was, training by training.
+held-out images at its end, and of the test sets that `--tests` names once all are trained. A table
+that was broken off goes on where it was, training by training.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import mean, stdev
 
 from common import machine, report
 from hqsod.training.checkpoints import read_log
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
+from trainings import Scores, over_seeds, tested
 
 PLAIN = [f"stage{n}.structural_similarity=false" for n in (1, 2, 3)]
 SIMILARITY = [f"stage{n}.structural_similarity=true" for n in (1, 3)]  # as in the paper
@@ -33,22 +34,37 @@ VARIANTS = {
 }
 
 
-def scores(options: argparse.Namespace, variant: str, seed: int) -> dict[str, float]:
-    """Scores of the held-out images after one training, which is done only once."""
-    out = options.out / variant.replace(", ", "-").replace(" ", "-") / f"seed{seed}"
+def trained(options: argparse.Namespace, variant: str, seed: int) -> Path:
+    """The folder of one training, which is done only once."""
+    out: Path = options.out / variant.replace(", ", "-").replace(" ", "-") / f"seed{seed}"
     recipe = read_recipe(options.recipe, [*VARIANTS[variant], *options.set, f"seed={seed}"])
     train(TrainingPlan(data=options.data, recipe=recipe), out, resume=True)
-    lines = read_log(out / "stage3/log.jsonl")
+    return out
+
+
+def held_out(run: Path) -> Scores:
+    """Scores of the held-out images after the last stage."""
+    lines = read_log(run / "stage3/log.jsonl")
     last = next(line for line in reversed(lines) if "validation/mae" in line)
     return {n.removeprefix("validation/"): v for n, v in last.items() if n != "step"}
 
 
-def summary(runs: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Mean and standard deviation of each score over the seeds."""
-    columns = {name: [run[name] for run in runs] for name in runs[0]}
+def on_tests(
+    options: argparse.Namespace, runs: dict[str, list[Path]]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Scores of every variant by test set."""
+    networks = {
+        f"{variant}-{seed}": run / "purnet.safetensors"
+        for variant, folders in runs.items()
+        for seed, run in enumerate(folders)
+    }
+    found = tested(networks, options.tests, None, options.out / "maps")
     return {
-        name: [round(mean(values), 4), round(stdev(values), 4) if len(values) > 1 else 0.0]
-        for name, values in columns.items()
+        dataset: {
+            variant: over_seeds([scores[f"{variant}-{seed}"] for seed in range(options.seeds)])
+            for variant in runs
+        }
+        for dataset, scores in found.items()
     }
 
 
@@ -61,18 +77,22 @@ def main() -> None:
         "--set", action="append", default=[], help="of the recipe, for all variants"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tests", type=Path, nargs="+", default=[])
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
-    table = {
-        variant: summary([scores(options, variant, seed) for seed in range(options.seeds)])
+    runs = {
+        variant: [trained(options, variant, seed) for seed in range(options.seeds)]
         for variant in options.only
     }
     result = {
         "machine": machine("accelerate"),
         "recipe": [options.recipe, *options.set],
         "seeds": options.seeds,
-        "mean and standard deviation on held-out images": table,
+        "mean and standard deviation": {
+            "held-out images": {v: over_seeds(list(map(held_out, r))) for v, r in runs.items()},
+            **(on_tests(options, runs) if options.tests else {}),
+        },
     }
     report("parts", result, write=not options.print_only)
 
