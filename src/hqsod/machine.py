@@ -11,15 +11,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hqsod.errors import SettingsError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-MMAP_THRESHOLD, ARENA_MAX = -3, -8  # of glibc's mallopt: malloc.h has them
-LARGE = 4 * 2**20  # bytes
+ARENA_MAX = -8  # what glibc's mallopt calls the number of heaps
 VARIABLE = "OMP_NUM_THREADS"  # says how many, for OpenMP and for us
 
 
@@ -79,17 +78,26 @@ def set_environment() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def keep_memory_low() -> None:
-    """Have glibc give back what is freed; call it before a job's threads start.
+def share_one_heap() -> None:
+    """Let all threads take memory from one heap, and not from one each, where glibc manages it."""
+    if limit := _of_glibc("mallopt"):
+        limit(ARENA_MAX, 1)
 
-    Arrays of ever other sizes leave holes in its heaps: a build that held 0.4 GB at a time took
-    3.7 GB after 700 pairs, and more with each. Large arrays come from the system one by one now,
-    and threads share one heap; that takes no longer.
+
+def give_back_memory() -> None:
+    """Return to the system what was freed, which glibc keeps. Takes a twentieth of a second.
+
+    Arrays of ever other sizes leave holes between them: a build that held 0.4 GB at a time took
+    3.7 GB after 700 pairs, and more with each. Had the system every large array back at once
+    (M_MMAP_THRESHOLD), it would be 0.8 GB, and a pair would take half as long again.
     """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return  # another C library
-    libc.mallopt(MMAP_THRESHOLD, LARGE)
-    libc.mallopt(ARENA_MAX, 1)
+    if trim := _of_glibc("malloc_trim"):
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library, if it is glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def has_gpu_driver() -> bool:
