@@ -11,14 +11,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from hqsod.errors import SettingsError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-ARENA_MAX = -8  # what glibc's mallopt calls the number of heaps
+MMAP_THRESHOLD, ARENA_MAX = -3, -8  # of glibc's mallopt: malloc.h has them
+LARGE = 8 * 2**20  # bytes
 VARIABLE = "OMP_NUM_THREADS"  # says how many, for OpenMP and for us
 
 
@@ -70,34 +71,27 @@ def _quota(group: Path) -> Iterator[float]:
 
 
 def set_environment() -> None:
-    """Tell OpenMP, which PyTorch's threads are, the same; call it before anything imports torch.
+    """Tell OpenMP and PyTorch how to behave; call it before anything imports torch.
 
     What the user has set stays.
     """
     os.environ.setdefault(VARIABLE, str(threads()))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large arrays in huge pages
 
 
-def share_one_heap() -> None:
-    """Let all threads take memory from one heap, and not from one each, where glibc manages it."""
-    if limit := _of_glibc("mallopt"):
-        limit(ARENA_MAX, 1)
+def keep_memory_low() -> None:
+    """Have glibc give back what is freed; call it before a job's threads start.
 
-
-def give_back_memory() -> None:
-    """Return to the system what was freed, which glibc keeps. Takes a twentieth of a second.
-
-    Arrays of ever other sizes leave holes between them: a build that held 0.4 GB at a time took
-    3.7 GB after 700 pairs, and more with each. Had the system every large array back at once
-    (M_MMAP_THRESHOLD), it would be 0.8 GB, and a pair would take half as long again.
+    Arrays of ever other sizes leave holes in its heaps: a build that held 0.4 GB at a time took
+    3.7 GB after 700 pairs, and more with each. So large arrays come from the system one by one, and
+    all threads share one heap. In huge pages (see `set_environment`) that costs a tenth of a
+    build's time, in small ones half.
     """
-    if trim := _of_glibc("malloc_trim"):
-        trim(0)
-
-
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, if it is glibc."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return  # another C library
+    libc.mallopt(MMAP_THRESHOLD, LARGE)
+    libc.mallopt(ARENA_MAX, 1)
 
 
 def has_gpu_driver() -> bool:

@@ -19,7 +19,6 @@ from hqsod.errors import InputError
 THREADS = max(4, min(os.cpu_count() or 1, 8))  # that read, and as many that finish
 BEHIND = 2 * THREADS  # items that the caller's thread may be ahead of those that finish
 AHEAD = 4  # items read before they are asked for, or one batch where that is more
-GIVEN_BACK = 32  # batches after which freed memory is given back to the system
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -56,7 +55,7 @@ def go_through(
     Yields:
         Each wanted item with its outcome, or with the error that it failed with.
     """
-    machine.share_one_heap()
+    machine.keep_memory_low()
     finishing: deque[tuple[Item, Future[Done | InputError]]] = deque()
     with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as finishers:
         for reading in _read_ahead(batches, steps.read, readers):
@@ -88,9 +87,7 @@ def _read_ahead(
 ) -> Iterator[list[tuple[Item, Future[Read]]]]:
     """Batches being read, the next ones begun."""
     waiting: deque[list[tuple[Item, Future[Read]]]] = deque()
-    for number, batch in enumerate(batches, 1):
-        if number % GIVEN_BACK == 0:
-            machine.give_back_memory()
+    for batch in batches:
         waiting.append([(item, readers.submit(read, item)) for item in batch])
         if (len(waiting) - 1) * len(batch) >= AHEAD:
             yield waiting.popleft()
