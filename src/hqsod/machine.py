@@ -71,7 +71,7 @@ def _quota(group: Path) -> Iterator[float]:
 
 
 def set_environment() -> None:
-    """Tell OpenMP and PyTorch how to behave; call it before anything imports torch.
+    """Tell OpenMP how many threads and how to wait, PyTorch what memory; call it before its import.
 
     What the user has set stays.
     """
