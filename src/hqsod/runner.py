@@ -19,6 +19,7 @@ from hqsod.errors import InputError
 THREADS = max(4, min(os.cpu_count() or 1, 8))  # that read, and as many that finish
 BEHIND = 2 * THREADS  # items that the caller's thread may be ahead of those that finish
 AHEAD = 4  # items read before they are asked for, or one batch where that is more
+GIVEN_BACK = 32  # batches after which freed memory is given back to the system
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -87,7 +88,9 @@ def _read_ahead(
 ) -> Iterator[list[tuple[Item, Future[Read]]]]:
     """Batches being read, the next ones begun."""
     waiting: deque[list[tuple[Item, Future[Read]]]] = deque()
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
+        if number % GIVEN_BACK == 0:
+            machine.give_back_memory()
         waiting.append([(item, readers.submit(read, item)) for item in batch])
         if (len(waiting) - 1) * len(batch) >= AHEAD:
             yield waiting.popleft()
