@@ -333,7 +333,7 @@ def test_a_kill_between_a_painted_masks_file_and_its_row_loses_nothing(
         written(path, mask)
         raise EOFError
 
-    monkeypatch.setattr(images, "write_png", killed)
+    monkeypatch.setattr(encoding, "write_png", killed)
     with pytest.raises(EOFError):
         correct(page, "pair_0002", disc(96, 0.2), 1)
     monkeypatch.undo()
