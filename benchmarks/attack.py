@@ -34,7 +34,7 @@ from hqsod.review.apply import apply
 from tests import hostile
 from tests.built import built
 from tests.conftest import random_picture
-from tests.test_server import HALF, begin, length, serving
+from tests.test_web import HALF, begin, length, serving
 
 DAMAGED, CLIENTS, REQUESTS, KILLS = 900, 500, 20, 30
 NOTHING = Image.new("RGB", (8, 8))

@@ -28,7 +28,7 @@ from hqsod.inference.upscaler import load_upscaler, mirror_pad
 from hqsod.models.cascadepsp import CascadePSP
 from hqsod.models.purnet import build_purnet
 from hqsod.models.swinir import Block, SwinIR
-from hqsod.training.data import Batches, StoredImages
+from hqsod.training.batches import Batches, StoredImages
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.purnet_recipe import PurNetRecipe
 from hqsod.training.recipes import read_recipe

@@ -35,7 +35,7 @@ from hqsod.losses import structural_similarity_loss
 from hqsod.models import efficientnet
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import MEAN, STD, build_purnet, load_purnet
-from hqsod.training.data import Batches, StoredImages
+from hqsod.training.batches import Batches, StoredImages
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.recipes import read_recipe
 from hqsod.training.store import Store

@@ -41,9 +41,9 @@ from hqsod.inference.devices import choose_precision
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.metrics.regions import mask_iou
+from hqsod.training.contour_pairs import reduced_cases
+from hqsod.training.contour_wear import SCALE, Wear
 from hqsod.training.damaged_pairs import Case, held_out_cases
-from hqsod.training.reduced_pairs import reduced_cases
-from hqsod.training.wear import SCALE, Wear
 from hqsod.types import Pair
 
 CPU = torch.device("cpu")

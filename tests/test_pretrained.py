@@ -19,10 +19,10 @@ from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.metrics.regions import mask_iou
+from hqsod.training.contour_wear import enlarge_mask
 from hqsod.training.mask_damage import enlarge, perturb
 from hqsod.training.recipes import read_recipe
 from hqsod.training.upscaler import luma_psnr
-from hqsod.training.wear import enlarge_mask
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = [file for file in weights.registry().values() if not file.urls]

@@ -27,9 +27,9 @@ testclient = pytest.importorskip("starlette.testclient", reason="needs an HTTP c
 
 from hqsod.review.app import create_app  # noqa: E402 (after the packages it needs were asked for)
 from hqsod.review.data_set import ReviewSet  # noqa: E402
-from hqsod.server import connections  # noqa: E402
-from hqsod.server.guard import Address, Guard  # noqa: E402
-from tests.test_server import answers_as_described, serving  # noqa: E402
+from hqsod.web import connections  # noqa: E402
+from hqsod.web.guard import Address, Guard  # noqa: E402
+from tests.test_web import answers_as_described, serving  # noqa: E402
 
 LOCAL = Address("127.0.0.1", 8765, None)
 REMOTE = Address("0.0.0.0", 8765, "secret-token")
@@ -555,7 +555,7 @@ def test_every_answer_says_what_the_page_may_load(data_set: Path) -> None:
 
 def test_neither_the_command_nor_the_server_imports_torch() -> None:
     code = (
-        "import sys, hqsod.cli, hqsod.server.connections, hqsod.review.app, hqsod.review.linked;"
+        "import sys, hqsod.cli, hqsod.web.connections, hqsod.review.app, hqsod.review.linked;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -49,8 +49,8 @@ from hqsod.serve.app import create_service  # noqa: E402
 from hqsod.serve.asked import CutOutAsked, MapAsked  # noqa: E402
 from hqsod.serve.forms import files_in  # noqa: E402
 from hqsod.serve.limits import DEFAULTS, Limits  # noqa: E402
-from hqsod.server import connections, guard  # noqa: E402
-from tests.test_server import answers_as_described  # noqa: E402
+from hqsod.web import connections, guard  # noqa: E402
+from tests.test_web import answers_as_described  # noqa: E402
 
 SECONDS = 60  # after which a test has failed
 

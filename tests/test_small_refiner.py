@@ -21,7 +21,7 @@ from hqsod.inference.refiner import load_refiner
 from hqsod.inference.small_refiner import SmallRefiner, build_steps
 from hqsod.models.compact_refiner import CompactRefiner
 from hqsod.models.contour_refiner import GROUP, REACH, ContourRefiner
-from hqsod.training.wear import enlarge_mask
+from hqsod.training.contour_wear import enlarge_mask
 
 from .conftest import random_picture
 

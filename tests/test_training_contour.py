@@ -15,12 +15,12 @@ from hqsod.errors import SettingsError
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.upscaler import Bicubic
 from hqsod.training.contour import ContourRecipe, contour_loss, stages
+from hqsod.training.contour_pairs import Crops, ReducedPairs, reduced_cases
+from hqsod.training.contour_wear import SCALE, Wear, displace, enlarge_mask, reduce_mask
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
-from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.task import DataFolders
-from hqsod.training.wear import SCALE, Wear, displace, enlarge_mask, reduce_mask
 
 from .conftest import save
 

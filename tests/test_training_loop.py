@@ -14,7 +14,7 @@ from torch import Tensor
 from hqsod.errors import SettingsError, TrainingError
 from hqsod.models.purnet import build_purnet
 from hqsod.training import loop
-from hqsod.training.data import StoredImages
+from hqsod.training.batches import StoredImages
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.settings import LoopSettings, Optimizer
 from hqsod.training.trainer import Trainer, rate_factor

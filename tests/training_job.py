@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from hqsod.models.purnet import build_purnet
 from hqsod.training import loop
-from hqsod.training.data import Batches, StoredImages
+from hqsod.training.batches import Batches, StoredImages
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.purnet_recipe import Augmentation, PurNetRecipe
 from hqsod.training.recipes import read_recipe

@@ -1,5 +1,7 @@
 """The losses of PurNet (Li et al., IEEE TIP 30, 2021, arXiv 1912.08393).
 
+Which stage is trained with which is said in `hqsod.training.purnet` and in the recipes.
+
 They start from logits where the formula allows, so that they stay exact where a sigmoid has
 saturated, and compute in float32 inside any autocast. Maps of the five side outputs travel as
 channels, finest first; every function returns one value per channel, and the loss is their sum.

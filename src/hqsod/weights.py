@@ -43,7 +43,7 @@ class WeightFile:
         larger: how to come by something better, for files that ship with hqsod.
         row: the network's name in the tables of published scores, if it stands there.
         preparation: of a saliency network that hqsod did not export; see
-            `hqsod.inference.preparation`.
+            `hqsod.inference.onnx_preparation`.
     """
 
     name: str

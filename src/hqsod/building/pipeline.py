@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
-from hqsod.building.plan import Plan, make_plan, require_leave
+from hqsod.building.pending import Plan, make_plan, require_leave
 from hqsod.dataset import card
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.dataset.refining import Refining, summarise

@@ -39,8 +39,8 @@ def review(
         from hqsod.review.app import LARGEST_BODY, create_app
         from hqsod.review.data_set import ReviewSet
         from hqsod.review.tiles import FOLDER, Cache
-        from hqsod.server import connections
-        from hqsod.server.guard import Guard
+        from hqsod.web import connections
+        from hqsod.web.guard import Guard
         from hqsod.weights import cache_folder
     except ModuleNotFoundError as error:
         raise SettingsError(

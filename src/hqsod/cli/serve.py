@@ -43,7 +43,7 @@ def serve(
     """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
     try:
         from hqsod.serve.app import create_service
-        from hqsod.server import connections
+        from hqsod.web import connections
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"hqsod serve without {error.name}", fix="pip install 'hqsod[serve]'"

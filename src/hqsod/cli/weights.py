@@ -99,10 +99,10 @@ def describe(
 ) -> None:
     """Say once how the images of an ONNX file are prepared, in a JSON file beside it."""
     from hqsod.addresses import write_bytes
-    from hqsod.inference import onnx_network, preparation
+    from hqsod.inference import onnx_network, onnx_preparation
 
     try:
-        given = preparation.Preparation(
+        given = onnx_preparation.Preparation(
             size,
             "maximum" if divisor == "maximum" else float(divisor),
             _channels(mean),
@@ -114,8 +114,8 @@ def describe(
             str(error), expected="numbers such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
         ) from error
     found, lowest, highest = onnx_network.describe(network, given)
-    beside = preparation.file_beside(network)
-    write_bytes(beside, preparation.to_json(found))
+    beside = onnx_preparation.file_beside(network)
+    write_bytes(beside, onnx_preparation.to_json(found))
     typer.echo(
         f"{beside}: images of {found.size} x {found.size}; noise gives values from {lowest:.3g} to "
         f"{highest:.3g}, so they are {found.values}"

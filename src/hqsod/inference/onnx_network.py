@@ -12,7 +12,7 @@ import numpy as np
 from hqsod import machine
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.preparation import Preparation, Values, are_probabilities, file_beside
+from hqsod.inference.onnx_preparation import Preparation, Values, are_probabilities, file_beside
 from hqsod.inference.scaling import SIZES, Maps, trained_size
 from hqsod.weights import Origin
 

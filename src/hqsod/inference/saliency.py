@@ -20,7 +20,7 @@ from hqsod import extras, machine, weights
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
-from hqsod.inference.preparation import Preparation, file_beside, from_json
+from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 

@@ -16,7 +16,7 @@ from hqsod.dataset.decisions import OvertakenError
 from hqsod.review import listing, tiles
 from hqsod.review.data_set import PICTURE, ReviewSet, Wish
 from hqsod.review.tiles import MissingError
-from hqsod.server.refusals import answer_errors, described, refuse
+from hqsod.web.refusals import answer_errors, described, refuse
 
 CARDS_AT_ONCE = 200
 LARGEST_BODY = 64_000_000  # bytes: a painted mask

@@ -27,8 +27,8 @@ from hqsod.serve.asked import CutOutAsked, MapAsked
 from hqsod.serve.limits import Limits
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Service
-from hqsod.server.guard import Address, Guard
-from hqsod.server.refusals import answer_errors, described
+from hqsod.web.guard import Address, Guard
+from hqsod.web.refusals import answer_errors, described
 
 # What refusals mean. The guard's can come from anywhere, the others where images are sent.
 GUARDS = {

@@ -27,14 +27,14 @@ from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.small_refiner import build_mending
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.contour_refiner import GROUP, WIDTHS, ContourRefiner, near_contour
+from hqsod.training.batches import Batch
+from hqsod.training.contour_pairs import Crops, ReducedPairs, reduced_cases
+from hqsod.training.contour_wear import Wear
 from hqsod.training.damaged_pairs import Case
-from hqsod.training.data import Batch
-from hqsod.training.reduced_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.refiner import divide_pairs
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
-from hqsod.training.wear import Wear
 from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is

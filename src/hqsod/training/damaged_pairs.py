@@ -16,7 +16,7 @@ from pydantic import Field
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.training.data import Arrays, recolour
+from hqsod.training.batches import Arrays, recolour
 from hqsod.training.mask_damage import enlarge, perturb
 from hqsod.training.photo_degradation import compress
 from hqsod.training.settings import Rate, Section, Share

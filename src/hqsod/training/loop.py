@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from hqsod import weights
 from hqsod.errors import SettingsError
 from hqsod.progress import progress_bar
+from hqsod.training.batches import Batches
 from hqsod.training.checkpoints import Journal, restore_newest, save_state
-from hqsod.training.data import Batches
 from hqsod.training.settings import LoopSettings
 from hqsod.training.task import TrainingTask
 from hqsod.training.trainer import Trainer

@@ -22,7 +22,7 @@ from hqsod.images import Array
 from hqsod.losses import Targets, promotion_loss, purificatory_loss, rectification_loss
 from hqsod.models.loading import fitting, misfit
 from hqsod.models.purnet import PurNet, build_purnet, from_published, is_published
-from hqsod.training.data import Batch, StoredImages
+from hqsod.training.batches import Batch, StoredImages
 from hqsod.training.examples import TrainingSet, find_training_set
 from hqsod.training.purnet_recipe import PurNetRecipe, PurNetStage
 from hqsod.training.sheets import is_shown, sheet

@@ -35,8 +35,8 @@ from hqsod.models.compact_refiner import (
     is_compact_refiner,
 )
 from hqsod.models.loading import fitting
+from hqsod.training.batches import Batch
 from hqsod.training.damaged_pairs import Damage, DamagedMasks, held_out_cases
-from hqsod.training.data import Batch
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from hqsod.images import Array
-from hqsod.training.data import Batch, Dataset
+from hqsod.training.batches import Batch, Dataset
 from hqsod.training.settings import LoopSettings
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hqsod.errors import SettingsError, TrainingError
-from hqsod.training.data import Batch
+from hqsod.training.batches import Batch
 from hqsod.training.settings import LoopSettings, Optimizer
 from hqsod.training.task import TrainingTask, Validation
 

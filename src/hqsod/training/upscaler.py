@@ -23,7 +23,7 @@ from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
 from hqsod.inference.upscaler import NetworkUpscaler
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
-from hqsod.training.data import Arrays, Batch
+from hqsod.training.batches import Arrays, Batch
 from hqsod.training.photo_degradation import REDUCE, Degradation, compress, degrade
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet

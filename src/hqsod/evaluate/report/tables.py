@@ -1,4 +1,7 @@
-"""Scores as rows: on the terminal, as CSV, as LaTeX. The best is bold, the second underlined."""
+"""Scores as rows: on the terminal, as CSV, as LaTeX. The best is bold, the second underlined.
+
+Which scores there are is said in `hqsod.metrics.protocols`.
+"""
 
 from __future__ import annotations
 

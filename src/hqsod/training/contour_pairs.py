@@ -16,16 +16,16 @@ from pydantic import Field
 from hqsod import images
 from hqsod.images import Array, binarise
 from hqsod.inference.upscaler import Upscaler
-from hqsod.training.damaged_pairs import Case
-from hqsod.training.data import Arrays, recolour
-from hqsod.training.settings import Section, Share
-from hqsod.training.wear import (
+from hqsod.training.batches import Arrays, recolour
+from hqsod.training.contour_wear import (
     SCALE,
     Wear,
     enlarge_mask,
     reduce_image,
     reduce_mask,
 )
+from hqsod.training.damaged_pairs import Case
+from hqsod.training.settings import Section, Share
 from hqsod.types import Pair
 
 MARGIN = 32  # pixels around a crop that are enlarged with it and cut away, a multiple of SCALE

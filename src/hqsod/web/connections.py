@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hqsod.errors import SettingsError
-from hqsod.server.guard import BODY_SECONDS, Address, is_loopback
+from hqsod.web.guard import BODY_SECONDS, Address, is_loopback
 
 TOKEN_BYTES = 24
 CONNECTIONS = 128  # open at once

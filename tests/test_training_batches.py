@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqsod.losses import UNLABELLED
-from hqsod.training.data import Batches, StoredImages, augment, paste
+from hqsod.training.batches import Batches, StoredImages, augment, paste
 from hqsod.training.examples import Example
 from hqsod.training.purnet_recipe import Augmentation
 from hqsod.training.store import Store

@@ -23,7 +23,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hqsod.server.refusals import refuse
+from hqsod.web.refusals import refuse
 
 BODY_SECONDS = 30  # in which a request's body must have arrived
 READING = frozenset({"GET", "HEAD"})

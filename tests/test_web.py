@@ -23,8 +23,8 @@ pytest.importorskip("fastapi", reason="neither the review nor the serve extra is
 
 from fastapi import FastAPI, Request, Response
 
-from hqsod.server import connections, guard
-from hqsod.server.refusals import answer_errors
+from hqsod.web import connections, guard
+from hqsod.web.refusals import answer_errors
 
 SECONDS = 60  # after which a test has failed
 LARGE = 8_000_000  # bytes of an answer that no socket buffer holds
