@@ -83,9 +83,15 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
     ("change", "said"),
     [
         ("stage1.bogus=3", "stage1.bogus; expected a setting that exists"),
-        ("stage1.step=3", "stage1.step; expected a setting that exists; the most alike are steps"),
+        (
+            "stage1.step=3",
+            "stage1.step; expected a setting that exists; the closest settings are steps",
+        ),
         ("network.backbone=resnet9", "'efficientnet-lite0', 'efficientnet-lite2' or 'light'"),
-        ("stage1.rates.promotion=0.1", "promotion, which takes no part without attention"),
+        (
+            "stage1.rates.promotion=0.1",
+            "no learning rate for promotion, which is not used without attention",
+        ),
         ("data.size=8", "greater than or equal to 32"),
     ],
 )

@@ -145,7 +145,7 @@ class _Bounded(io.BufferedReader):
         data = super().read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise TimeoutError("its parts lie over each other")
+            raise TimeoutError("its parts overlap")
         return data
 
 

@@ -108,7 +108,7 @@ def match_pair(pair: Pair, image: Read, mask: Read) -> ReadPair:
         raise InputError(
             f"{pair.mask}: {pixels.shape[1]} x {pixels.shape[0]} pixels",
             expected=f"the size of {pair.image.name}, {size[1]} x {size[0]}",
-            fix="resize the mask or mend the pair",
+            fix="resize the mask or correct the pair",
         )
     return ReadPair(image.pixels, pixels, tuple(notes))
 

@@ -159,7 +159,9 @@ def share(nodes: Sequence[dict[str, float]], device: str, cores: int | None) -> 
     """
     if device not in ("auto", "cpu", "cuda"):
         raise SettingsError(
-            f"--device {device}", expected="auto, cpu or cuda", fix="Ray deals out the GPUs"
+            f"--device {device}",
+            expected="auto, cpu or cuda",
+            fix="leave out the number, since Ray assigns the GPUs",
         )
     gpus = int(device == "cuda" or (device == "auto" and any(node.get("GPU") for node in nodes)))
     room = [

@@ -94,10 +94,15 @@ EngineName = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Address of a Ray cluster, such as auto; by default Ray is started here."),
+    typer.Option(
+        help="Of a Ray cluster, such as auto; by default RAY_ADDRESS, or else one is started here."
+    ),
 ]
 Cores = Annotated[
-    int | None, typer.Option(min=1, help="Cores of each Ray worker; by default a whole machine's.")
+    int | None,
+    typer.Option(
+        min=1, help="Cores of each Ray worker; by default a machine's, divided among its GPUs."
+    ),
 ]
 
 
@@ -258,7 +263,7 @@ def _engine(
             yield engine
     else:
         raise SettingsError(
-            f"--engine {name}", expected="local, or ray, which --address and --cores go with"
+            f"--engine {name}", expected="local or ray; --address and --cores need --engine ray"
         )
 
 

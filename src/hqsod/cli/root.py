@@ -48,7 +48,7 @@ RefinerName = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing results.")]
 
 app = typer.Typer(
     name="hqsod",

@@ -53,7 +53,11 @@ Masks = Annotated[
 Device = Annotated[str | None, typer.Option(help="auto (the default), cpu, cuda or cuda:N.")]
 Precision = Annotated[str | None, typer.Option(help="auto (the default), float32 or bf16.")]
 Accumulate = Annotated[
-    int | None, typer.Option(help="Show batches in this many parts, for a small memory.", min=1)
+    int | None,
+    typer.Option(
+        help="Split each batch into this many parts and accumulate gradients, to save memory.",
+        min=1,
+    ),
 ]
 
 

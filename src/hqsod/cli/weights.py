@@ -97,7 +97,7 @@ def describe(
         str | None, typer.Option(help="The output that is the map; by default the first.")
     ] = None,
 ) -> None:
-    """Say once how the images of an ONNX file are prepared, in a JSON file beside it."""
+    """Describe how an ONNX file's images are prepared, in a JSON file beside it."""
     from hqsod.addresses import write_bytes
     from hqsod.inference import onnx_network, onnx_preparation
 

@@ -153,7 +153,7 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
         ) from error
     if device.startswith("cuda") and CUDA not in session.get_providers():
         raise SettingsError(
-            f"--device {device}: ONNX Runtime does not load its part for CUDA",
+            f"--device {device}: ONNX Runtime could not load its CUDA provider",
             fix="install the CUDA and cuDNN that it was built for, or use --device cpu",
         )
     return session
@@ -200,7 +200,9 @@ def _input(path: Path, session: InferenceSession) -> tuple[str, type[np.generic]
 def _size(path: Path, told: int | None, sizes: range) -> int:
     """The side of the square, as told or as the graph fixes it."""
     if told is None and len(sizes) > 1:
-        raise WeightsError(f"{path}: takes images of any size", expected="a size", fix="say --size")
+        raise WeightsError(
+            f"{path}: takes images of any size", expected="a size", fix="pass --size"
+        )
     size = sizes[0] if told is None else told
     if size not in sizes:
         raise WeightsError(

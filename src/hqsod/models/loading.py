@@ -35,5 +35,5 @@ def misfit(reason: str, expected: str, source: str = "") -> WeightsError:
     return WeightsError(
         f"{source and f'{source}: '}weights that do not fit: {' '.join(reason.split())[:_LONGEST]}",
         expected=expected,
-        fix="name the weights of such a network",
+        fix="use weights for this network",
     )

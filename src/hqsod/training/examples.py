@@ -113,5 +113,7 @@ def _published_superpixels(pair: Pair, shape: tuple[int, ...]) -> Labels | None:
         return None
     labels = read_superpixels(path)
     if labels.shape != shape:
-        raise InputError(f"{path}: {labels.shape}", expected=f"{shape} as {pair.image.name}")
+        raise InputError(
+            f"{path}: superpixels of {labels.shape}", expected=f"{shape} as {pair.image.name}"
+        )
     return labels

@@ -99,7 +99,9 @@ class PurNetStage(Section):
     def _consistent(self) -> PurNetStage:
         idle = {"promotion", "rectification"} & self.rates.keys()
         if idle and not self.attention:
-            raise ValueError(f"a rate for {min(idle)}, which takes no part without attention")
+            raise ValueError(
+                f"no learning rate for {min(idle)}, which is not used without attention"
+            )
         return self
 
 

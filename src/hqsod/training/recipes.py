@@ -72,7 +72,7 @@ def _refusal(source: str, kind: type[TrainingRecipe], error: ValidationError) ->
         return SettingsError(
             f"recipe {source}: {key}",
             expected="a setting that exists",
-            fix=f"the most alike are {', '.join(near)}" if near else "leave it out",
+            fix=f"the closest settings are {', '.join(near)}" if near else "leave it out",
         )
     if first["type"] == "missing":
         return SettingsError(f"recipe {source}: no {key}", expected="a value for it")

@@ -59,7 +59,9 @@ class Pace(Section):
     @model_validator(mode="after")
     def _aligned(self) -> Pace:
         if self.checkpoint % self.log:
-            raise ValueError(f"checkpoint {self.checkpoint} is no multiple of log {self.log}")
+            raise ValueError(
+                f"checkpoint to be a multiple of log ({self.log}), not {self.checkpoint}"
+            )
         return self
 
 
