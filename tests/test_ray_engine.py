@@ -283,4 +283,4 @@ def test_without_ray_one_line_says_what_to_install(source: Path, tmp_path: Path,
 def test_options_that_do_not_go_together(options: list[str], source: Path, tmp_path: Path):
     error = CliRunner().invoke(app, ["build", str(source), str(tmp_path / "d"), *options]).exception
     assert isinstance(error, SettingsError)
-    assert "local, or ray" in str(error)
+    assert "need --engine ray" in str(error)
