@@ -254,7 +254,7 @@ def test_onnx_runtime_takes_the_gpu_it_is_told_or_says_so(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
     monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
-    with pytest.raises(SettingsError, match="cuda:1: ONNX Runtime does not load"):
+    with pytest.raises(SettingsError, match="cuda:1: ONNX Runtime could not load"):
         open_session(file, "cuda:1")
     open_session(file, "auto")
     assert asked == [(CUDA, {"device_id": "1"}), (CUDA, {"device_id": "0"})]
