@@ -20,10 +20,11 @@ import swinir as swinir_benchmark
 from build import random_checkpoint
 from hqsod import weights
 from hqsod.images import Array
-from hqsod.inference import refiner
-from hqsod.inference.devices import precision_name
+from hqsod.inference import cascade_refiner
+from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import load_network
+from hqsod.inference.torch_pass import TorchPass
 from hqsod.inference.upscaler import load_upscaler, mirror_pad
 from hqsod.models.cascadepsp import CascadePSP
 from hqsod.models.purnet import build_purnet
@@ -40,7 +41,7 @@ from tests.test_cascadepsp import small as small_cascade
 from tests.test_swinir import small as small_swinir
 
 Size = tuple[int, int]
-EVERY, AS_PUBLISHED = (-1.0, 2.0), refiner.SHARES  # the crops that CascadePSP computes
+EVERY, AS_PUBLISHED = (-1.0, 2.0), cascade_refiner.SHARES  # the crops that CascadePSP computes
 CPU = torch.device("cpu")
 
 
@@ -63,9 +64,10 @@ class Engine(Protocol):
 
 
 class Upscaling:
-    def __init__(self, source: str, device: torch.device, precision: torch.dtype) -> None:
-        self.engine = load_upscaler(source, device, precision)
-        self.network = self.engine._network
+    def __init__(self, source: str, place: Place) -> None:
+        self.engine = load_upscaler(source, place)
+        found = self.engine.network
+        self.network = found.module.network if isinstance(found, TorchPass) else None
 
     def __call__(self, size: Size, batch: int) -> Sequence[np.ndarray]:
         self.engine.budget.pixels = batch * size[0] * size[1]  # in one pass
@@ -73,19 +75,19 @@ class Upscaling:
 
 
 class Refining:
-    def __init__(self, source: str, device: torch.device, precision: torch.dtype) -> None:
-        self.engine = load_refiner(source, device, precision)
+    def __init__(self, source: str, place: Place) -> None:
+        self.engine = load_refiner(source, place)
         self.network = getattr(self.engine, "_network", None)
         self.shares = EVERY
 
     def __call__(self, size: Size, batch: int) -> Sequence[np.ndarray]:
-        with patch.object(refiner, "SHARES", self.shares):
+        with patch.object(cascade_refiner, "SHARES", self.shares):
             return [self.engine(photo(*size), mask(*size)) for _ in range(batch)]
 
 
 class Predicting:
-    def __init__(self, source: str, device: torch.device, precision: torch.dtype) -> None:
-        self.engine = load_network(source, str(device), precision_name(precision))
+    def __init__(self, source: str, place: Place) -> None:
+        self.engine = load_network(source, *place)
         self.network = getattr(self.engine, "_network", None)
 
     def __call__(self, size: Size, batch: int) -> Sequence[np.ndarray]:
@@ -95,7 +97,7 @@ class Predicting:
 class Subject(NamedTuple):
     """A network and what it is tried on: a size to compare, one to time, in batches."""
 
-    engine: Callable[[str, torch.device, torch.dtype], Engine]
+    engine: Callable[[str, Place], Engine]
     source: str
     small: Size
     large: Size
@@ -167,7 +169,7 @@ def published_cascadepsp(
 ) -> Callable[[], object]:
     """CascadePSP's own package, which computes in float32 alone."""
     network = cascadepsp_benchmark.load_peer(cascadepsp_benchmark.random_state(), str(device))
-    return lambda: network.refine(photo(*size), mask(*size), L=refiner.SIDE)
+    return lambda: network.refine(photo(*size), mask(*size), L=cascade_refiner.SIDE)
 
 
 PUBLISHED = {

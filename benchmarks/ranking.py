@@ -41,7 +41,7 @@ from hqsod.building.pair import PairPixels, find_placement, place
 from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
-from hqsod.inference.devices import choose_precision
+from hqsod.inference.place import choose_place
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
 from hqsod.training.recipes import read_recipe
 from hqsod.types import MASK_THRESHOLD, Pair
@@ -99,8 +99,7 @@ class Built:
 
 @cache
 def engine(recipe: BuildRecipe) -> LocalEngine:
-    cpu = torch.device("cpu")
-    return load_engine(recipe, cpu, choose_precision("auto", cpu))
+    return load_engine(recipe, choose_place("cpu"))
 
 
 def through_networks(

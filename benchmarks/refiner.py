@@ -29,7 +29,6 @@ from time import perf_counter
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from common import machine, report
@@ -37,7 +36,7 @@ from hqsod import images, metrics
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
 from hqsod.images import Array, binarise
-from hqsod.inference.devices import choose_precision
+from hqsod.inference.place import choose_place
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.metrics.regions import mask_iou
@@ -46,7 +45,6 @@ from hqsod.training.contour_wear import SCALE, Wear
 from hqsod.training.damaged_pairs import Case, held_out_cases
 from hqsod.types import Pair
 
-CPU = torch.device("cpu")
 # Of `holdout_fraction`; all of a data set that is for testing alone.
 HALVES = {"choose": (0.0, 0.05), "final": (0.05, 0.1), "all": (0.0, 1.0)}
 WEARS = {
@@ -151,10 +149,10 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     sets = held_out(options.data, options.half, options.limit)
-    precision, results = choose_precision("auto", CPU), {}
-    upscaler = load_upscaler(options.upscaler, CPU, precision)
+    place, results = choose_place("cpu"), {}
+    upscaler = load_upscaler(options.upscaler, place)
     for name in options.refiner:
-        refiner = load_refiner(name, CPU, precision)
+        refiner = load_refiner(name, place)
         assert refiner is not None
         results[name] = {k: measure(refiner, sets, k, upscaler) for k in options.kinds}
     about = machine("opencv-python-headless")

@@ -148,7 +148,7 @@ def under_load(batch: int, requests: int, end: float) -> list[dict[str, object]]
             after = metrics(port)
             seconds, alone = map(mean, zip(alone, floor(predictor, batch), strict=True))
             spent = {name: after[name] - before[name] for name in after}
-            batches = spent["hqsod_batch_pictures_sum"] / spent["hqsod_batch_pictures_count"]
+            batches = spent["hqsod_batch_images_sum"] / spent["hqsod_batch_images_count"]
             busy = spent["process_cpu_seconds_total"] / requests
             row = {"clients": clients, "largest_batch": batch, "mean_batch": round(batches, 2)}
             row |= done.figures()

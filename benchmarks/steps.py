@@ -28,7 +28,7 @@ from hqsod.building.pair import hash_files, place, read
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.encoding import encode_png
-from hqsod.inference.devices import choose_precision
+from hqsod.inference.place import choose_place
 from hqsod.quality.judge import judge
 from hqsod.types import Pair
 
@@ -64,11 +64,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--precision", default="auto", help="as `hqsod build` takes it")
     arguments = parser.parse_args()
     cv2.setNumThreads(torch.get_num_threads())
-    device = torch.device("cpu")
-    precision = choose_precision("auto", device)
-    engine = load_engine(RECIPES["preview"], device, precision)
+    where = choose_place("cpu", arguments.precision)
+    engine = load_engine(RECIPES["preview"], where)
     pairs = find_pairs(arguments.source)
     chosen = pairs[:: max(1, len(pairs) // arguments.pairs)][: arguments.pairs]
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ def main() -> None:
     steps = {step: round(median(pair[step] for pair in taken), 4) for step in first}
     result = {
         "machine": machine("pillow", "opencv-python-headless"),
-        "precision": str(precision),
+        "precision": where.precision,
         "pairs": len(taken),
         "processor_seconds": steps | {"a pair": round(sum(steps.values()), 4)},
     }

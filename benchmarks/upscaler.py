@@ -16,18 +16,17 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 
 from common import machine, report, take_turns
 from hqsod import images
 from hqsod.images import Array
+from hqsod.inference.place import PRECISIONS, Place
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.training.photo_degradation import Degradation, compress, degrade
 from hqsod.training.upscaler import luma_psnr, read_photograph, reduce
 
 SCALE = 4
 QUALITIES = (90, 80, 70, 60, 50, 40)
-CPU = torch.device("cpu")
 
 
 def kinds() -> dict[str, Callable[[Array, int], Array]]:
@@ -68,8 +67,7 @@ def compare(ours: list[float], bicubic: list[float]) -> dict[str, object]:
 def seconds(name: str) -> dict[str, float]:
     """Median seconds for a picture of 400 x 300, in both precisions."""
     picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    dtypes = {"float32": torch.float32, "bf16": torch.bfloat16}
-    variants = {key: load_upscaler(name, CPU, dtype) for key, dtype in dtypes.items()}
+    variants = {key: load_upscaler(name, Place("cpu", key)) for key in PRECISIONS}
     turns = take_turns({k: lambda u=u: u([picture]) for k, u in variants.items()}, 5)
     return {key: round(median(values), 3) for key, values in turns.items()}
 
@@ -81,10 +79,10 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     paths = images.find_images(options.photographs)
-    bicubic = psnrs(load_upscaler("bicubic", CPU, torch.float32), paths)
+    bicubic = psnrs(load_upscaler("bicubic", Place()), paths)
     result: dict[str, object] = {"machine": machine("pillow"), "photographs": len(paths)}
-    for key, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
-        ours = psnrs(load_upscaler(options.upscaler, CPU, dtype), paths)
+    for key in PRECISIONS:
+        ours = psnrs(load_upscaler(options.upscaler, Place("cpu", key)), paths)
         result[key] = {kind: compare(ours[kind], bicubic[kind]) for kind in ours}
     result["seconds_400x300"] = seconds(options.upscaler)
     report("upscaler", result, write=not options.print_only)

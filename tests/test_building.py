@@ -32,6 +32,7 @@ from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME, Manifest, connect
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
+from hqsod.inference.place import Place
 from hqsod.inference.refiner import GuidedRefiner
 from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.models.purnet import build_purnet
@@ -46,7 +47,7 @@ FOLDERS = ("images", "masks", "hq-masks")
 
 def load(**changes: object) -> LocalEngine:
     recipe = replace(SMALL, **changes)  # type: ignore[arg-type]
-    return load_engine(recipe, torch.device("cpu"), torch.float32)
+    return load_engine(recipe, Place())
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,20 @@ from onnx.numpy_helper import from_array, to_array
 from onnxruntime import InferenceSession
 from typer.testing import CliRunner
 
-from hqsod import export_onnx, weights
+from hqsod import export_graphs, export_onnx, weights
 from hqsod.cli import app
 from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
-from hqsod.inference.onnx_network import OnnxNetwork, open_session
+from hqsod.images import Array
+from hqsod.inference import torch_refiner, torch_upscaler
+from hqsod.inference.onnx_network import OnnxNetwork
+from hqsod.inference.onnx_session import OnnxSession, open_session
+from hqsod.inference.place import Place
+from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
 from hqsod.inference.scaling import prepare
 from hqsod.inference.torch_network import TorchNetwork, load_weights
+from hqsod.inference.upscaler import load_upscaler
+from hqsod.models.blocks import fold
 from hqsod.predict import Predictor
 from hqsod.weights import Origin
 from tests.golden import inputs
@@ -97,12 +105,13 @@ def test_a_graph_that_differs_is_not_written(
     tiny: Path, tmp_path: Path, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ):
     model = onnx.load(exported[0])
-    monkeypatch.setattr(export_onnx, "_graph", lambda _: model)
+    monkeypatch.setattr(export_onnx, "_graph", lambda *_: model)
     monkeypatch.setattr(export_onnx, "_halved", lambda model: model)
     network = tiny_purnet()
     with torch.no_grad():
         network.purificatory.decoder.lateral[0][0].weight.mul_(1.01)
-    monkeypatch.setattr(export_onnx, "load_weights", lambda _: (network, 64))
+    sources = [replace(export_graphs.find_sources(tiny)[0], network=fold(network))]
+    monkeypatch.setattr(export_onnx, "find_sources", lambda _: sources)
     (tmp_path / "x.onnx").write_bytes(b"what was there")
     with pytest.raises(OutputError, match="differs from PyTorch"):
         export_onnx.export_onnx(tiny, tmp_path / "x.onnx")
@@ -181,6 +190,35 @@ def test_a_cpu_runs_what_lies_beside_the_weights_unless_it_is_of_others(
     assert isinstance(load_network(ours, "cpu", "auto"), TorchNetwork)
 
 
+def test_the_upscaler_that_ships_is_the_exported_one():
+    """Made by `hqsod export hqsod-x4-small`, which must be run whenever the weights change."""
+    path = weights.resolve("hqsod-x4-small")
+    ours = load_upscaler("hqsod-x4-small", Place())
+    assert isinstance(ours.network, OnnxSession)
+    image = np.asarray(inputs.photo("chelsea").reduce(3))
+    wanted = torch_upscaler.load_in_torch("x", path, "", Place())([image])[0]
+    assert_alike(ours([image])[0], wanted)
+
+
+def test_the_refiner_that_ships_is_the_exported_one():
+    """Made by `hqsod export hqsod-refiner-small`, which must be run whenever the weights change."""
+    path = weights.resolve("hqsod-refiner-small")
+    ours = load_refiner("hqsod-refiner-small", Place())
+    theirs = torch_refiner.load_in_torch("x", path, "", Place())
+    image, mask = np.asarray(inputs.photo("coffee")), np.array(inputs.mask("coffee"))
+    mask[:, : mask.shape[1] // 2] = 0  # for the first step to mend
+    for step, exact in zip(ours.steps, theirs.steps, strict=True):
+        assert (step(image, mask) != mask).any()
+        assert_alike(step(image, mask), exact(image, mask))
+
+
+def assert_alike(got: Array, wanted: Array) -> None:
+    """To a level, but for few pixels: weights of 16 bits beside those of 32."""
+    off = np.abs(got.astype(int) - wanted)
+    assert off.mean() < 0.05
+    assert np.quantile(off, 0.99) <= 1
+
+
 def test_the_network_that_ships_is_the_exported_one():
     """Made by `hqsod export purnet-light`, which must be run whenever the weights change."""
     source = find_weights(DEFAULT)
@@ -188,7 +226,7 @@ def test_the_network_that_ships_is_the_exported_one():
     assert exported.stat().st_size < 10e6
     light = load_network(DEFAULT, "cpu", "auto")
     assert isinstance(light, OnnxNetwork)
-    assert light.made_from == f"{source.name} sha256 {weights.sha256(source)}"
+    assert light.session.about["weights"] == f"{source.name} sha256 {weights.sha256(source)}"
     image = prepare(np.asarray(inputs.photo("chelsea")), light.size)[None]
     exact = TorchNetwork(source, Origin("", ""), "cpu", "float32")(image)
     assert exact.std() > 0.1

@@ -23,11 +23,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hqsod import machine
 from hqsod.errors import SettingsError
 from hqsod.images import Array
-from hqsod.inference.devices import choose_device, has_native_bf16
+from hqsod.inference.cascade_refiner import CascadeRefiner, pixels_that_fit
+from hqsod.inference.devices import choose_device, has_native_bf16, optimise, precision_name
 from hqsod.inference.memory import is_out_of_memory
-from hqsod.inference.onnx_network import CUDA, OnnxNetwork, open_session
-from hqsod.inference.refiner import CascadeRefiner, load_refiner, optimise, pixels_that_fit
+from hqsod.inference.onnx_network import OnnxNetwork
+from hqsod.inference.onnx_session import CUDA, open_session
+from hqsod.inference.place import Place
+from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
+from hqsod.inference.torch_upscaler import torch_upscaler
 from hqsod.inference.upscaler import NetworkUpscaler, load_upscaler
 from hqsod.models import swinir
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
@@ -65,11 +69,15 @@ def swinir_result(device: torch.device, precision: torch.dtype) -> Array:
     network = small_swinir()
     network.set_precision(precision)
     network.to(device)
-    return NetworkUpscaler("small", "", network, 4, 4, device)([photo(60, 90)])[0]
+    return torch_upscaler(network, 4, 4, device)([photo(60, 90)])[0]
+
+
+def place(device: torch.device, precision: torch.dtype) -> Place:
+    return Place(str(device), precision_name(precision))
 
 
 def upscaled(device: torch.device, precision: torch.dtype) -> Array:
-    return load_upscaler("hqsod-x4-small", device, precision)([photo(60, 90)])[0]
+    return load_upscaler("hqsod-x4-small", place(device, precision))([photo(60, 90)])[0]
 
 
 def cascade(device: torch.device, precision: torch.dtype, side: int) -> CascadeRefiner:
@@ -82,13 +90,13 @@ def cascade_result(device: torch.device, precision: torch.dtype) -> Array:
 
 
 def refined(device: torch.device, precision: torch.dtype) -> Array:
-    refiner = load_refiner("hqsod-refiner-small", device, precision)
+    refiner = load_refiner("hqsod-refiner-small", place(device, precision))
     assert refiner is not None
     return refiner(*pair(640, 480))
 
 
 def predicted(device: torch.device, precision: torch.dtype) -> Array:
-    network = load_network(DEFAULT, device.type, "bf16" if precision is BF16 else "float32")
+    network = load_network(DEFAULT, *place(device, precision))
     return network(photo(network.size, network.size)[None])[0] * 255
 
 
@@ -149,7 +157,7 @@ def wide_upscaler(device: torch.device) -> NetworkUpscaler:
     torch.manual_seed(0)
     network = SmallUpscaler(UpscalerSizes(features=256, blocks=1)).eval()
     torch.nn.init.normal_(network.last.weight, std=0.01)
-    return NetworkUpscaler("wide", "", network.to(device), 4, 1, device)
+    return torch_upscaler(network.to(device), 4, 1, device)
 
 
 @on_gpu

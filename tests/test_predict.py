@@ -28,7 +28,7 @@ from hqsod.cutout import cut_out
 from hqsod.decoding import ORIENTATION
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_map, read_mask
-from hqsod.inference.onnx_network import open_session
+from hqsod.inference.onnx_session import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
 from hqsod.inference.torch_network import TorchNetwork, load_weights
 from hqsod.predict import Predictor, read

@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from skimage.draw import disk
 
 from hqsod.errors import InputError, SettingsError, WeightsError
-from hqsod.inference.devices import choose_device
-from hqsod.inference.refiner import (
-    CascadeRefiner,
-    GuidedRefiner,
-    Refiner,
-    crop_windows,
-    load_refiner,
-    optimise,
-    without_rim,
-)
+from hqsod.inference.cascade_refiner import CascadeRefiner, crop_windows, without_rim
+from hqsod.inference.devices import optimise
+from hqsod.inference.place import Place
+from hqsod.inference.refiner import GuidedRefiner, Refiner, load_refiner
 from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
 from tests.golden import inputs
 from tests.test_cascadepsp import GOLDEN, published_state, small
@@ -288,14 +282,13 @@ def test_guided_leaves_black_padding_black() -> None:
 
 
 def test_loading_by_name_and_path(tmp_path: Path) -> None:
-    device = choose_device("cpu")
-    assert load_refiner("none", device, torch.float32) is None
-    assert load_refiner("guided", device, torch.float32).weights == ""
+    assert load_refiner("none", Place()) is None
+    assert load_refiner("guided", Place()).weights == ""
     path = tmp_path / "mine.pth"
     torch.save(small().state_dict(), path)
-    refiner = load_refiner(str(path), device, torch.bfloat16)
+    refiner = load_refiner(str(path), Place("cpu", "bf16"))
     assert refiner.name == str(path)
     assert len(refiner.weights) == 64
     assert refiner(*pair(64, 48)).shape == (64, 48)
     with pytest.raises(WeightsError, match=r"no such name or file.*none, guided"):
-        load_refiner("nothing-here", device, torch.float32)
+        load_refiner("nothing-here", Place())

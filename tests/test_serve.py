@@ -356,7 +356,7 @@ def test_who_comes_while_the_network_is_busy_shares_a_batch(network: SaliencyNet
             assert status == 200
             np.testing.assert_allclose(decoded(png), alone[index % 3], atol=1)
         assert predictor.batches == [1, 4, 4]
-        assert client.metric("hqsod_batch_pictures_sum") == 12
+        assert client.metric("hqsod_batch_images_sum") == 12
 
 
 def test_a_failure_is_its_batchs_alone(network: SaliencyNetwork) -> None:

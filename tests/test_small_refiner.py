@@ -17,10 +17,14 @@ from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.inference.contour_step import ContourStep, find_phase, move_contour
 from hqsod.inference.mending_step import MendingStep
+from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
-from hqsod.inference.small_refiner import SmallRefiner, build_steps
+from hqsod.inference.small_refiner import SmallRefiner
+from hqsod.inference.torch_pass import TorchPass
 from hqsod.models.compact_refiner import CompactRefiner
-from hqsod.models.contour_refiner import GROUP, REACH, ContourRefiner
+from hqsod.models.contour_numbers import GROUP, REACH
+from hqsod.models.contour_refiner import ContourRefiner
+from hqsod.models.passes import ContourPass, MendPass
 from hqsod.training.contour_wear import enlarge_mask
 
 from .conftest import random_picture
@@ -29,7 +33,17 @@ CPU = torch.device("cpu")
 
 
 def small_refiner(network: CompactRefiner, side: int = 64) -> SmallRefiner:
-    return SmallRefiner("small", "", [MendingStep(network.eval(), CPU, torch.float32, side)])
+    return SmallRefiner("small", "", [mending(network, side)])
+
+
+def mending(network: CompactRefiner, side: int = 64) -> MendingStep:
+    mend = TorchPass(MendPass(network.eval()), CPU)
+    return MendingStep(mend, network.stride, side)
+
+
+def drawing(network: ContourRefiner, tile: int = 1024) -> ContourStep:
+    draw = TorchPass(ContourPass(network.eval()), CPU)
+    return ContourStep(draw, network.stride, network.margin, tile=tile)
 
 
 def contour_step(seed: int | None = None, tile: int = 1024) -> ContourStep:
@@ -39,7 +53,7 @@ def contour_step(seed: int | None = None, tile: int = 1024) -> ContourStep:
     if seed is not None:
         torch.nn.init.normal_(network.unet.head.weight, std=0.3)
         torch.nn.init.normal_(network.filter.weight, std=0.1)
-    return ContourStep(network, CPU, torch.float32, tile)
+    return drawing(network, tile)
 
 
 class Painter(CompactRefiner):
@@ -68,7 +82,7 @@ def test_what_the_networks_leave_alone_keeps_its_soft_edges(
 ) -> None:
     """Untrained networks change nothing: no grey level of a mask that one saw but reduced."""
     image, mask = random_picture((height, width, 3), seed), random_picture((height, width), seed)
-    steps = [MendingStep(CompactRefiner((8, 12, 16)).eval(), CPU, torch.float32, 64)]
+    steps = [mending(CompactRefiner((8, 12, 16)))]
     refined = SmallRefiner("small", "", [*steps, contour_step()])(image, mask)
     assert refined.dtype == np.uint8
     assert np.array_equal(refined, mask)
@@ -147,7 +161,7 @@ def test_where_the_network_cannot_decide_the_mask_stays() -> None:
             return logits
 
     image, mask = random_picture((128, 160, 3)), cv2.GaussianBlur(scene(128, 160)[1], (0, 0), 2)
-    refined = ContourStep(Undecided((8, 12)).eval(), CPU, torch.float32)(image, mask)
+    refined = drawing(Undecided((8, 12)))(image, mask)
     drawn = refined != mask
     assert drawn[:, 24:76].any()
     assert not drawn[:, 92:].any()
@@ -212,7 +226,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_a_weights_file_is_known_for_what_it_is(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     weights.save(file, CompactRefiner((8, 12, 16)).state_dict(), {})
-    refiner = load_refiner(str(file), CPU, torch.float32)
+    refiner = load_refiner(str(file), Place())
     assert isinstance(refiner, SmallRefiner)
     assert refiner.name == str(file)
     assert refiner.weights == weights.sha256(file)
@@ -228,8 +242,9 @@ def test_a_weights_file_holds_one_step_or_both(tmp_path: Path) -> None:
     counts = {}
     for name, state in files.items():
         weights.save(tmp_path / f"{name}.safetensors", state, {})
-        loaded = weights.load(tmp_path / f"{name}.safetensors")
-        counts[name] = [type(step) for step in build_steps(loaded, CPU, torch.float32)]
+        loaded = load_refiner(str(tmp_path / f"{name}.safetensors"), Place())
+        assert isinstance(loaded, SmallRefiner)
+        counts[name] = [type(step) for step in loaded.steps]
     assert counts == {
         "both": [MendingStep, ContourStep],
         "one": [ContourStep],

@@ -21,6 +21,8 @@ from hqsod.building.engines import load_engine
 from hqsod.building.recipes import RECIPES
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
+from hqsod.inference.place import Place
+from hqsod.inference.torch_upscaler import torch_upscaler
 from hqsod.inference.upscaler import (
     OVERLAP,
     NetworkUpscaler,
@@ -30,6 +32,7 @@ from hqsod.inference.upscaler import (
     mirror_pad,
 )
 
+from .conftest import random_picture
 from .golden import inputs
 from .test_swinir import SMALL, chelsea, golden, official, small
 
@@ -41,7 +44,7 @@ def photo(height: int, width: int) -> Array:
 
 
 def enlarger(network: object) -> NetworkUpscaler:
-    return NetworkUpscaler("test", "", network, 4, 8, CPU)  # type: ignore[arg-type]
+    return torch_upscaler(network, 4, 8, CPU)  # type: ignore[arg-type]
 
 
 def nearest(images: Tensor) -> Tensor:
@@ -126,8 +129,10 @@ def test_tiles_share_every_position_among_them(windows: int, side: int) -> None:
 @settings(max_examples=10, deadline=None)
 @given(st.integers(10, 40), st.integers(10, 40))
 def test_tiles_of_a_local_network_are_the_whole(rows: int, columns: int) -> None:
-    images = torch.rand(2, 3, rows * 8, columns * 8)
-    torch.testing.assert_close(in_tiles(nearest, images, 136, 4, 8), nearest(images))
+    images = random_picture((2, rows * 8, columns * 8, 3))
+    whole = images.repeat(4, 1).repeat(4, 2)
+    tiled = in_tiles(lambda tile: tile.repeat(4, 1).repeat(4, 2), images, 136, 4, 8)
+    np.testing.assert_array_equal(tiled, whole)
 
 
 def test_tiles_of_swinir_leave_no_seam() -> None:
@@ -179,7 +184,7 @@ def test_only_rgb_pictures_of_one_size(shapes: tuple[tuple[int, ...], ...]) -> N
 
 
 def test_bicubic_is_pillows() -> None:
-    upscaler = load_upscaler("bicubic", CPU, torch.float32)
+    upscaler = load_upscaler("bicubic", Place())
     assert (upscaler.name, upscaler.scale, upscaler.weights) == ("bicubic", 4, "")
     (result,) = upscaler([photo(30, 50)])
     expected = Image.fromarray(photo(30, 50)).resize((200, 120), Image.Resampling.BICUBIC)
@@ -193,20 +198,20 @@ def test_a_checkpoint_of_ones_own(suffix: str, tmp_path: Path) -> None:
         torch.save({"params_ema": network.state_dict()}, path)
     else:
         weights.save(path, network.state_dict(), {})
-    upscaler = load_upscaler(str(path), CPU, torch.float32)
+    upscaler = load_upscaler(str(path), Place())
     assert (upscaler.name, upscaler.scale) == (str(path), 4)
     assert upscaler.weights == weights.sha256(path)
-    directly = NetworkUpscaler("", "", network, 4, 4, CPU)
+    directly = torch_upscaler(network, 4, 4, CPU)
     np.testing.assert_array_equal(upscaler([photo(30, 50)])[0], directly([photo(30, 50)])[0])
 
 
 def test_a_build_refuses_another_scale(tmp_path: Path) -> None:
     path = tmp_path / "twice.safetensors"
     weights.save(path, small(replace(SMALL, doublings=1)).state_dict(), {})
-    assert load_upscaler(str(path), CPU, torch.float32).scale == 2
+    assert load_upscaler(str(path), Place()).scale == 2
     recipe = replace(RECIPES["preview"], upscaler=str(path))
     with pytest.raises(WeightsError, match="enlarges 2 times; expected 4 times"):
-        load_engine(recipe, CPU, torch.float32)
+        load_engine(recipe, Place())
 
 
 def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,14 +219,14 @@ def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.Monke
     weights.save(path, {"body.0.weight": torch.zeros(3, 3)}, {})
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(WeightsError, match=r"pip install 'hqsod\[spandrel\]'"):
-        load_upscaler(str(path), CPU, torch.float32)
+        load_upscaler(str(path), Place())
 
 
 def test_spandrel_loads_what_swinir_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "other.safetensors"
     weights.save(path, {"body.0.weight": torch.zeros(3, 3)}, {})
     monkeypatch.setitem(sys.modules, "spandrel", _spandrel_with(nearest))
-    upscaler = load_upscaler(str(path), CPU, torch.bfloat16)
+    upscaler = load_upscaler(str(path), Place("cpu", "bf16"))
     assert upscaler.scale == 4
     np.testing.assert_array_equal(
         upscaler([photo(30, 50)])[0], photo(30, 50).repeat(4, 0).repeat(4, 1)

@@ -35,7 +35,7 @@ class Shaping:
             none. Parts that touch at a corner are one.
 
     Raises:
-        SettingsError: a value out of range; `refine` without PyTorch.
+        SettingsError: a value out of range.
         InputError: see `CutOut`.
     """
 
@@ -44,8 +44,6 @@ class Shaping:
     drop_islands: float | None = None
 
     def __post_init__(self) -> None:
-        if self.refine:
-            extras.require("torch", "refine")
         for name in ("threshold", "drop_islands"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:

@@ -1,9 +1,10 @@
 """Export to ONNX, checked against PyTorch before the file gets its name.
 
-The graph takes `image`, (batch, 3, height, width) float32 RGB in [0, 1] in any size, normalises it
-and gives `saliency`, (batch, 1, height, width) float32 probabilities. BatchNorm is folded, weights
-are kept in 16 bits and computed with in 32. The file's metadata say which weights it holds and the
-size they were trained at.
+A saliency network's graph takes `image`, (batch, 3, height, width) float32 RGB in [0, 1] in any
+size, normalises it and gives `saliency`, (batch, 1, height, width) float32 probabilities. The
+graphs of the small upscaler and the small refiner take and give what `hqsod.models.passes` says.
+BatchNorm is folded, weights are kept in 16 bits and computed with in 32. The file's metadata say
+which weights it holds, and what must be known of its network.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,15 @@ import onnx
 import torch
 from onnx.helper import make_node, set_model_props
 from onnx.numpy_helper import from_array, to_array
+from torch import nn
 
 import hqsod
 from hqsod import weights
 from hqsod.addresses import write_bytes
 from hqsod.errors import InputError, OutputError
-from hqsod.inference.onnx_network import INPUT, OUTPUT, open_session
+from hqsod.export_graphs import GraphSource, find_sources
+from hqsod.inference.onnx_session import OnnxSession, exported_file
 from hqsod.inference.saliency import find_weights
-from hqsod.inference.torch_network import load_weights
-from hqsod.models.blocks import fold
-from hqsod.models.purnet import PurNet
-
-# (batch, height, width) of the noise both are shown: the paper's size, odd, small, wide, tall.
-CHECKED = ((1, 320, 320), (2, 33, 47), (3, 64, 96), (1, 7, 200), (1, 75, 16))
-TOLERANCE = 1e-4  # of a probability, between the graph and PyTorch with the same weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,69 +39,73 @@ class Exported:
 
     Attributes:
         file: its path.
-        difference: the largest, of probabilities, from PyTorch with the same weights of 16 bits.
+        difference: the largest from PyTorch with the same weights of 16 bits, of a scale to 1.
         rounding: likewise, from PyTorch with the weights that were given.
-        shapes: (batch, height, width) of what was compared.
+        compared: on how many inputs.
     """
 
     file: Path
     difference: float
     rounding: float
-    shapes: Sequence[tuple[int, int, int]]
+    compared: int
 
 
-def export_onnx(name: str | Path, file: Path | None = None) -> Exported:
-    """Write weights as an ONNX file.
+def export_onnx(name: str | Path, file: Path | None = None) -> list[Exported]:
+    """Write weights as ONNX files: one, or one for each network of a small refiner.
 
     Args:
-        name: see `hqsod.inference.saliency`.
-        file: ends in `.onnx`; None for beside the weights, where predicting looks for it. It
-            appears only once the graph has passed the check.
+        name: see `hqsod.inference.saliency`, or weights of a small upscaler or refiner.
+        file: ends in `.onnx`; None for beside the weights, where hqsod looks for it. It appears
+            only once the graph has passed the check.
 
     Raises:
         InputError: another ending.
         WeightsError: see `find_weights`.
         OutputError: the graph computes something else than PyTorch, or cannot be written.
     """
-    source = find_weights(name)
-    if source.suffix == ".onnx":
-        raise InputError(f"{source} is an ONNX file", expected="weights to export")
-    file = source.with_suffix(".onnx") if file is None else file
-    if file.suffix != ".onnx":
+    weights_file = find_weights(name)
+    if weights_file.suffix == ".onnx":
+        raise InputError(f"{weights_file} is an ONNX file", expected="weights to export")
+    if file is not None and file.suffix != ".onnx":
         raise InputError(f"--onnx {file}", expected="a name that ends in .onnx")
-    given, size = load_weights(source)
+    return [
+        _export(source, weights_file, exported_file(file or weights_file, source.part))
+        for source in find_sources(weights_file)
+    ]
+
+
+def _export(source: GraphSource, weights_file: Path, file: Path) -> Exported:
+    """Write one network of a checkpoint."""
+    given = source.network
     network = _in_16_bits(copy.deepcopy(given))
-    model = _describe(_halved(_graph(network)), source, size)
+    model = _describe(_halved(_graph(source, network)), source.about, weights_file)
     temporary = file.with_name(f".{file.stem}.part.onnx")
     write_bytes(temporary, model.SerializeToString())
     try:
-        difference, rounding = _compare(given, network, temporary)
+        difference, rounding = _compare(source, network, temporary)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(file, difference, rounding, CHECKED)
+    return Exported(file, difference, rounding, len(source.checked))
 
 
 @torch.no_grad()
-def _in_16_bits(network: PurNet) -> PurNet:
-    """The network folded, in place, every weight the nearest number that 16 bits hold."""
-    fold(network)
+def _in_16_bits(network: nn.Module) -> nn.Module:
+    """The network, in place, every weight the nearest number that 16 bits hold."""
     for weight in network.parameters():
         weight.copy_(weight.half())
     return network
 
 
-def _graph(network: PurNet) -> onnx.ModelProto:
-    """The network as an ONNX model with free batch, height and width."""
-    names = ("batch", None, "height", "width")
-    free = {axis: torch.export.Dim(name) for axis, name in enumerate(names) if name}
+def _graph(source: GraphSource, network: nn.Module) -> onnx.ModelProto:
+    """The network as an ONNX model, free in the axes that its source names."""
     with _quiet():
         program = torch.onnx.export(
             network,
-            (torch.rand(2, 3, 96, 160),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=(free,),
+            tuple(map(torch.from_numpy, source.example)),
+            input_names=list(source.inputs),
+            output_names=[source.output],
+            dynamic_shapes=source.free,
             dynamo=True,
             verbose=False,
         )
@@ -140,46 +140,48 @@ def _quiet() -> Iterator[None]:
             logging.root.manager.disable = disabled
 
 
-def _describe(model: onnx.ModelProto, source: Path, size: int) -> onnx.ModelProto:
+def _describe(
+    model: onnx.ModelProto, about: Mapping[str, str], weights_file: Path
+) -> onnx.ModelProto:
     """Say what the model is, and drop the exporter's traces of this machine's source files."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")
     shapes = (port.type.tensor_type.shape.dim for port in (graph.output[0], graph.input[0]))
-    for made, given in zip(*shapes, strict=True):
-        if given.dim_param:  # the exporter writes the formula it cannot simplify
+    for made, given in zip(*shapes, strict=False):
+        if made.dim_param and given.dim_param:  # the exporter writes formulas for what is the same
             made.dim_param = given.dim_param
-    about = {
-        "hqsod": hqsod.__version__,
-        "size": str(size),
-        "weights": f"{source.name} sha256 {weights.sha256(source)}",
-        "input": f"{INPUT}: (batch, 3, height, width) float32 RGB from 0 to 1",
-        "output": f"{OUTPUT}: (batch, 1, height, width) float32 probabilities",
-    }
-    set_model_props(model, about)
+    origin = f"{weights_file.name} sha256 {weights.sha256(weights_file)}"
+    set_model_props(model, {"hqsod": hqsod.__version__, "weights": origin, **about})
     return model
 
 
-def _compare(given: PurNet, network: PurNet, file: Path) -> tuple[float, float]:
+def _compare(source: GraphSource, network: nn.Module, file: Path) -> tuple[float, float]:
     """Run the file and both networks on noise; the largest differences from each.
 
     Raises:
-        OutputError: the file's from the network it was made of is above `TOLERANCE`.
+        OutputError: the file's from the network it was made of is above the source's tolerance.
     """
-    session = open_session(file)
-    noise = np.random.default_rng(0)
-    difference = rounding = 0.0
-    for batch, height, width in CHECKED:
-        images = noise.random((batch, 3, height, width), np.float32)
-        got = session.run([OUTPUT], {INPUT: images})[0]
+    graph, difference, rounding = OnnxSession(file), 0.0, 0.0
+    for arrays in source.checked:
+        got = graph(*arrays)
         with torch.inference_mode():
-            wanted, exact = (net(torch.from_numpy(images)).numpy() for net in (network, given))
-        if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=TOLERANCE):
+            wanted, exact = (
+                net(*map(torch.from_numpy, arrays)).numpy() for net in (network, source.network)
+            )
+        if got.shape != wanted.shape or _largest(got, wanted) > source.tolerance:
             raise OutputError(
-                f"the exported graph differs from PyTorch for a batch of {images.shape}",
-                expected=f"saliency maps {wanted.shape} within {TOLERANCE}",
+                f"the exported graph differs from PyTorch for {arrays[0].shape}",
+                expected=f"{source.output} {wanted.shape} within {source.tolerance:.1g} of it",
                 fix="no file was written; please report this",
             )
-        difference = max(difference, float(np.abs(got - wanted).max()))
-        rounding = max(rounding, float(np.abs(got - exact).max()))
+        difference = max(difference, _largest(got, wanted))
+        rounding = max(rounding, _largest(got, exact))
     return difference, rounding
+
+
+def _largest(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, of a scale to 1, infinite where something is no number."""
+    scale = 255 if one.dtype == np.uint8 else 1
+    difference = float(np.abs(one.astype(np.float32) - other).max()) / scale
+    return difference if np.isfinite(difference) else np.inf

@@ -37,6 +37,13 @@ def threads() -> int:
     return max(1, math.floor(min([allowed or 1, *quotas(CGROUPS, membership)])))
 
 
+def set_threads(count: int) -> None:
+    """Have this process's networks compute in so many threads, those loaded from now on."""
+    os.environ[VARIABLE] = str(count)
+    if torch := sys.modules.get("torch"):  # which has read it
+        torch.set_num_threads(count)
+
+
 def quotas(root: Path, membership: str) -> Iterator[float]:
     """Cores that each control group around this process grants; none where no quota is set.
 

@@ -92,13 +92,12 @@ class Predictor:
 
     @cached_property
     def refiner(self) -> Refiner:
-        """What draws the maps' edges anew, loaded; it runs in PyTorch."""
-        from hqsod.inference import devices
+        """What draws the maps' edges anew, loaded."""
+        from hqsod.inference.place import choose_place
         from hqsod.inference.refiner import load_refiner
 
-        device = devices.choose_device(self._device)
-        precision = devices.choose_precision(self._precision, device)
-        refiner = load_refiner(REFINER, device, precision)
+        precision = "float32" if self._precision == "auto" else self._precision
+        refiner = load_refiner(REFINER, choose_place(self._device, precision))
         assert refiner is not None
         return refiner
 
@@ -215,7 +214,7 @@ def _remark(saliency: Maps, threshold: float | None) -> str | None:
 
 
 def predict(
-    pictures: Mapping[Path, str],
+    found: Mapping[Path, str],
     out: Path,
     predictor: Predictor,
     *,
@@ -226,7 +225,7 @@ def predict(
     """Write the results of every image: `out/NAME.png` its map, others in folders below `out`.
 
     Args:
-        pictures: the images by the names of their results, as `find_inputs` finds them; one that
+        found: the images by the names of their results, as `find_inputs` finds them; one that
             fails is named and passed over.
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
@@ -248,7 +247,7 @@ def predict(
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
         remark=partial(_remark, threshold=settings.threshold),
     )
-    return make_each(pictures, work, overwrite=overwrite)
+    return make_each(found, work, overwrite=overwrite)
 
 
 def predict_one(

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from hqsod import machine, weights
 from hqsod.building.networks import Networks
 from hqsod.building.pair import PairPixels, PairTask, build_pair, read, rejected
-from hqsod.building.recipes import SCALE, BuildRecipe, BuildSettings
+from hqsod.building.recipes import BF16, SCALE, BuildRecipe, BuildSettings
 from hqsod.dataset.manifest import Record
 from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.devices import precision_name
+from hqsod.inference.place import Place
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.inference.saliency import SaliencyNetwork, find_weights, load_network
 from hqsod.inference.upscaler import Upscaler, load_upscaler
@@ -86,25 +84,25 @@ class LocalEngine:
                         yield outcome
 
 
-def load_engine(recipe: BuildRecipe, device: torch.device, precision: torch.dtype) -> LocalEngine:
+def load_engine(recipe: BuildRecipe, place: Place) -> LocalEngine:
     """Load a recipe's networks, fetching weights where needed.
 
     Raises:
         WeightsError: weights cannot be had or do not fit.
     """
-    upscaler = load_upscaler(recipe.upscaler, device, precision)
+    upscaler = load_upscaler(recipe.upscaler, place)
     if upscaler.scale != SCALE:
         raise WeightsError(
             f"{recipe.upscaler}: enlarges {upscaler.scale} times",
             expected=f"{SCALE} times",
             fix="use another",
         )
-    refiner = load_refiner(recipe.refiner, device, precision)
+    refiner = load_refiner(recipe.refiner, place)
     predictor, predictor_weights = None, ""
     if recipe.predictor != "none":
         path = find_weights(recipe.predictor)
-        number = "auto" if path.suffix == ".onnx" else precision_name(precision)
-        predictor = load_network(recipe.predictor, str(device), number)
+        precision = "auto" if path.suffix == ".onnx" else place.precision
+        predictor = load_network(recipe.predictor, place.device, precision)
         predictor_weights = weights.sha256(path)
     settings = BuildSettings(
         recipe=recipe.name,
@@ -115,9 +113,9 @@ def load_engine(recipe: BuildRecipe, device: torch.device, precision: torch.dtyp
         predictor=recipe.predictor,
         predictor_weights=predictor_weights,
         canvas=recipe.canvas,
-        precision=str(precision).removeprefix("torch."),
-        batch=recipe.batch or (GPU_BATCH if device.type == "cuda" else 1),
+        precision=BF16 if place.precision == "bf16" else place.precision,
+        batch=recipe.batch or (1 if place.device == "cpu" else GPU_BATCH),
         fallback=recipe.fallback,
     )
-    at_once = min(AT_ONCE, machine.threads()) if device.type == "cpu" else 1
+    at_once = min(AT_ONCE, machine.threads()) if place.device == "cpu" else 1
     return LocalEngine(upscaler, refiner, settings, predictor, at_once)

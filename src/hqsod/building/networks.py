@@ -8,13 +8,13 @@ another are slow.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
-import torch
 
 from hqsod.images import Array
 from hqsod.inference.refiner import Refiner
@@ -102,8 +102,9 @@ class Networks:
 
 
 def _share_threads(at_once: int) -> None:
-    """Give the calling thread its share of PyTorch's threads."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
+    """Give the calling thread its share of PyTorch's threads, where PyTorch is at work."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
 
 
 def saliency_map(predictor: SaliencyNetwork, image: Array) -> Array:

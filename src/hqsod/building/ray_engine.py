@@ -20,14 +20,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from hqsod import machine
 from hqsod.building.engines import LocalEngine, load_engine
 from hqsod.building.pair import PairTask, rejected
 from hqsod.building.recipes import BuildRecipe, BuildSettings
 from hqsod.dataset.manifest import Record
 from hqsod.errors import HqsodError, SettingsError, WeightsError
-from hqsod.inference import devices
+from hqsod.inference.place import Place, choose_place
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -44,7 +43,7 @@ LOCAL_RAY = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_worker_niceness": "0",
 }
-OBJECT_STORE = 100 * 2**20  # bytes; no pictures pass through it
+OBJECT_STORE = 100 * 2**20  # bytes; no images pass through it
 
 Load = Callable[[], LocalEngine]
 
@@ -77,7 +76,7 @@ def ray_engine(
     Args:
         recipe: what to build with.
         device: `auto`, `cpu` or `cuda`; auto takes the cluster's GPUs if it has any.
-        precision: as `devices.choose_precision` takes it; a worker's machine is asked.
+        precision: as `choose_place` takes it; a worker's machine is asked.
         address: of the cluster; where None, RAY_ADDRESS, or a Ray of this machine's own.
         cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
 
@@ -92,9 +91,9 @@ def ray_engine(
         pool = share(nodes, device, cores)
         look = ray.remote(num_cpus=pool.cores, num_gpus=pool.gpus)(_look)
         found = ray.get(look.remote(recipe, precision, pool))
-        settings, number, place = _unwrap(found)
-        load = partial(_load, recipe, number, pool)
-        yield RayEngine(load, settings, pool, place)
+        settings, place, runs_on = _unwrap(found)
+        load = partial(_load, recipe, place, pool)
+        yield RayEngine(load, settings, pool, runs_on)
 
 
 @contextmanager
@@ -293,24 +292,19 @@ class Worker:
 
 
 def _look(recipe: BuildRecipe, precision: str, pool: Pool) -> Result:
-    """On a worker's machine: the settings, the precision chosen, and a line for the user."""
+    """On a worker's machine: the settings, where the networks run, and a line for the user."""
     try:
-        device = _device(pool)
-        number = devices.choose_precision(precision, device)
-        engine = _load(recipe, number, pool)
+        place = choose_place("cuda" if pool.gpus else "cpu", precision)
+        engine = _load(recipe, place, pool)
     except HqsodError as error:
         return Result(error=error)
-    return Result((engine.settings, number, devices.describe(device, number)))
+    return Result((engine.settings, place, str(place)))
 
 
-def _load(recipe: BuildRecipe, precision: torch.dtype, pool: Pool) -> LocalEngine:
+def _load(recipe: BuildRecipe, place: Place, pool: Pool) -> LocalEngine:
     """In a worker: its networks, with as many threads as it has cores."""
-    torch.set_num_threads(pool.cores)
-    return load_engine(recipe, _device(pool), precision)
-
-
-def _device(pool: Pool) -> torch.device:
-    return devices.choose_device("cuda" if pool.gpus else "cpu")
+    machine.set_threads(pool.cores)
+    return load_engine(recipe, place)
 
 
 def _unwrap(result: Result) -> Any:

@@ -15,6 +15,7 @@ from hqsod.errors import SettingsError
 from hqsod.types import MASK_THRESHOLD
 
 SHA256_DIGITS = 64
+BF16 = "bfloat16"  # the precision as manifests name it
 SCALE = 4  # of the published data set, and so of every recipe
 
 
@@ -124,7 +125,7 @@ class BuildSettings:
         predictor: the name of the network whose prediction masks are compared with, or `none`.
         predictor_weights: likewise.
         canvas: side of the square canvas, or None.
-        precision: `float32` or `bf16`.
+        precision: `float32` or `bfloat16`.
         batch: images of one size that pass the upscaler together.
         fallback: whether a flagged refined mask gives way to the upscaled one.
         scale: how many times larger the outputs are than the sources.
@@ -156,8 +157,8 @@ class BuildSettings:
 
     @property
     def precision_name(self) -> str:
-        """The precision as `choose_precision` takes it."""
-        return "bf16" if self.precision == "bfloat16" else self.precision
+        """The precision as `choose_place` takes it."""
+        return "bf16" if self.precision == BF16 else self.precision
 
     @property
     def build_recipe(self) -> BuildRecipe:

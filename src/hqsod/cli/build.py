@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hqsod import extras
 from hqsod.addresses import folder
 from hqsod.cli.root import (
     Device,
@@ -168,7 +167,6 @@ def build(
     cores: Cores = None,
 ) -> None:
     """Build the high-quality version of a data set; after a break, run it again to go on."""
-    extras.require("torch", "hqsod build")
     from hqsod.building.home import made_with
     from hqsod.building.pipeline import build as run
 
@@ -254,7 +252,7 @@ def _engine(
     if name == "local" and not (address or cores):
         from hqsod.building.engines import load_engine
 
-        yield load_engine(recipe, *choose_place(device, precision))
+        yield load_engine(recipe, choose_place(device, precision))
     elif name == "ray":
         from hqsod.building.ray_engine import ray_engine
 

@@ -138,12 +138,10 @@ def predict(
         return
     if out is None:
         raise SettingsError("no --out", expected="the folder that the maps go to")
-    pictures = find_inputs(paths, recursive=recursive, apart=out)
+    found = find_inputs(paths, recursive=recursive, apart=out)
     _announce(predictor)
     kinds = ["maps", *kinds]
-    finish(
-        job.predict(pictures, out, predictor, kinds=kinds, settings=settings, overwrite=overwrite)
-    )
+    finish(job.predict(found, out, predictor, kinds=kinds, settings=settings, overwrite=overwrite))
 
 
 def _colour_or_path(background: str | None) -> str | Path | None:
@@ -211,9 +209,9 @@ def export(
     extras.require("onnx", "hqsod export")
     from hqsod.export_onnx import export_onnx
 
-    made = export_onnx(weights, onnx)
-    typer.echo(
-        f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {len(made.shapes)} batches of "
-        f"noise it differs from PyTorch by at most {made.difference:.1e}, and weights of 16 bits "
-        f"from those given by {made.rounding:.1e}"
-    )
+    for made in export_onnx(weights, onnx):
+        typer.echo(
+            f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {made.compared} batches "
+            f"of noise it differs from PyTorch by at most {made.difference:.1e}, and weights of 16 "
+            f"bits from those given by {made.rounding:.1e}"
+        )

@@ -12,9 +12,8 @@ from hqsod import __version__
 from hqsod.progress import console
 
 if TYPE_CHECKING:
-    import torch
-
     from hqsod.files import Outcome
+    from hqsod.inference.place import Place
 
 # Arguments and options that several verbs take.
 DataSet = Annotated[
@@ -76,14 +75,13 @@ def _options(
     """High-quality salient object detection: build data sets, train, predict, score, review."""
 
 
-def choose_place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+def choose_place(device: str, precision: str) -> Place:
     """The device and precision asked for; a line says which they are."""
-    from hqsod.inference import devices
+    from hqsod.inference import place
 
-    where = devices.choose_device(device)
-    number = devices.choose_precision(precision, where)
-    typer.echo(f"device: {devices.describe(where, number)}")
-    return where, number
+    chosen = place.choose_place(device, precision)
+    typer.echo(f"device: {chosen}")
+    return chosen
 
 
 def say_weights(role: str, name: str, digest: str) -> None:

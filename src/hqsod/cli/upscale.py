@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from hqsod import extras
 from hqsod.cli.root import (
     Device,
     Overwrite,
@@ -34,20 +33,19 @@ def upscale(
     precision: Precision = "auto",
 ) -> None:
     """Upscale images four times, without building a data set."""
-    extras.require("torch", "hqsod upscale")
     from hqsod.building.recipes import choose_recipe
     from hqsod.files import Work, find_inputs, make_each
     from hqsod.images import read_image
     from hqsod.inference.upscaler import load_upscaler
 
-    pictures = find_inputs(paths)
+    found = find_inputs(paths)
     engine = load_upscaler(
-        upscaler or choose_recipe(None).upscaler, *choose_place(device, precision)
+        upscaler or choose_recipe(None).upscaler, choose_place(device, precision)
     )
     say_weights("upscaler", engine.name, engine.weights)
 
     work = Work("upscaling", read_image, engine, {out: lambda _, upscaled: upscaled})
-    finish(make_each(pictures, work, overwrite=overwrite))
+    finish(make_each(found, work, overwrite=overwrite))
 
 
 @app.command()
@@ -66,7 +64,6 @@ def refine(
     precision: Precision = "auto",
 ) -> None:
     """Refine masks at their own size, without building a data set."""
-    extras.require("torch", "hqsod refine")
     from hqsod.building.recipes import choose_recipe
     from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each
@@ -78,7 +75,7 @@ def refine(
         pairs = find_pairs(images, str(images.resolve()), str(masks.resolve()))
     else:
         pairs = (Pair(masks.stem, images, masks),)
-    engine = load_refiner(refiner or choose_recipe(None).refiner, *choose_place(device, precision))
+    engine = load_refiner(refiner or choose_recipe(None).refiner, choose_place(device, precision))
     if engine is None:
         raise SettingsError("--refiner none", expected="a refiner", fix="name one, such as guided")
     say_weights("refiner", engine.name, engine.weights)

@@ -79,18 +79,6 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def describe(device: torch.device, precision: torch.dtype) -> str:
-    """One line for the user: the device, its name and the precision."""
-    return f"{describe_device(device)}, {precision_name(precision)}"
-
-
-def describe_device(device: torch.device) -> str:
-    """The device and its name for the user."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-
 def optimise(network: Network, device: torch.device, precision: torch.dtype) -> Network:
     """Make a network fast for inference: in place, and no longer to be trained."""
     fold_batchnorm(network)

@@ -1,7 +1,7 @@
-"""The guided filter: a mask drawn to the edges of its picture, without weights.
+"""The guided filter: a mask drawn to the edges of its image, without weights.
 
 He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, with a colour guide; fitted on a reduced
-picture as in He and Sun, "Fast Guided Filter", 2015. Written here on OpenCV's box filter because
+image as in He and Sun, "Fast Guided Filter", 2015. Written here on OpenCV's box filter because
 the ready-made one is in opencv-contrib alone, which replaces the OpenCV that hqsod installs.
 """
 

@@ -6,21 +6,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
-
 from hqsod.errors import SettingsError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-# What the CPU's allocator, CUDA and CUDA's libraries say when memory runs out.
-_MEMORY_RAN_OUT = ("you tried to allocate", "out of memory", "ALLOC_FAILED")
+# What PyTorch, CUDA and its libraries, and ONNX Runtime say when memory runs out.
+_MEMORY_RAN_OUT = (
+    "you tried to allocate",
+    "out of memory",
+    "ALLOC_FAILED",
+    "Failed to allocate memory",
+)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. PyTorch has a class for it on a GPU; others say so in words."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(words in str(error) for words in _MEMORY_RAN_OUT)
+    """Whether memory ran out: some have a class of error for it, and all say so in words."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_RAN_OUT)
 
 
 class PixelBudget:
@@ -35,7 +37,7 @@ class PixelBudget:
         pixels: now.
     """
 
-    def __init__(self, device: torch.device, fix: str, pixels: int = sys.maxsize) -> None:
+    def __init__(self, device: str, fix: str, pixels: int = sys.maxsize) -> None:
         self.pixels = pixels
         self._device, self._fix = device, fix
 
@@ -65,7 +67,7 @@ class PixelBudget:
             part = items[done : done + max(1, self.pixels // pixels)]
             try:
                 made = network(part)
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # ONNX Runtime's errors share no base class
                 if not is_out_of_memory(error):
                     raise
                 tried = min(self.pixels, len(part) * pixels)
@@ -76,7 +78,9 @@ class PixelBudget:
 
     def _take_less(self, tried: int, least: int, error: Exception) -> None:
         """Halve the pixels of a pass, of this item and of all that follow."""
-        if self._device.type == "cuda":
+        if self._device.startswith("cuda"):
+            import torch
+
             torch.cuda.empty_cache()
         if tried // 2 < least:
             raise SettingsError(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hqsod import machine
-from hqsod.errors import SettingsError, WeightsError
+from hqsod.errors import WeightsError
 from hqsod.images import Array
 from hqsod.inference.onnx_preparation import Preparation, Values, are_probabilities, file_beside
+from hqsod.inference.onnx_session import OnnxSession, first_line
 from hqsod.inference.scaling import SIZES, Maps, trained_size
 from hqsod.weights import Origin
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 INPUT, OUTPUT = "image", "saliency"  # of the graphs that `hqsod export` writes
-CUDA = "CUDAExecutionProvider"
 INPUT_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -31,8 +30,6 @@ INPUT_TYPES: dict[str, type[np.generic]] = {
 class OnnxNetwork:
     """A network in an ONNX file; see `SaliencyNetwork`.
 
-    A session's threads do not live on in a forked process, so each process opens its own.
-
     Args:
         path: the file.
         origin: which weights they are, for the user.
@@ -40,8 +37,7 @@ class OnnxNetwork:
         preparation: of its images and maps; None for a file that `hqsod export` wrote.
 
     Raises:
-        SettingsError: CUDA was asked for, and this ONNX Runtime was built without it or does not
-            load it.
+        SettingsError: see `open_session`.
         WeightsError: the file is damaged, its preparation is not known, or it cannot take images
             and give maps.
     """
@@ -53,23 +49,18 @@ class OnnxNetwork:
         device: str = "cpu",
         preparation: Preparation | None = None,
     ) -> None:
-        self._path, self._device = path, device
-        self._open()
-        about = self._session.get_modelmeta().custom_metadata_map
-        self.made_from = about.get("weights", "")
+        self._path, self.session = path, OnnxSession(path, device)
+        about, here = self.session.about, self.session.here
         self._preparation = _ours(path, about) if preparation is None else preparation
         self.method = self._preparation.method
-        self._input, self._type, self.sizes, one_by_one = _input(path, self._session)
+        self._input, self._type, self.sizes, one_by_one = _input(path, here)
         self.size = _size(path, self._preparation.size, self.sizes)
-        self._output = _output(path, self._session, self._preparation.output)
-        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self._output = _output(path, here, self._preparation.output)
+        provider = here.get_providers()[0].removesuffix("ExecutionProvider")
         self._most = 1 if one_by_one else None
         self.batch = 1 if one_by_one or provider == "CPU" else 16
         self.origin, self.runs_on = origin, f"ONNX Runtime ({provider})"
         self.precision = "float32"
-
-    def _open(self) -> None:
-        self._session, self._process = open_session(self._path, self._device), os.getpid()
 
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`."""
@@ -77,8 +68,6 @@ class OnnxNetwork:
 
     def _run(self, images: Array) -> Maps:
         """What the graph gives for (B, S, S, 3) uint8 RGB, (B, H, W) float32."""
-        if self._process != os.getpid():
-            self._open()
         batch = self._preparation.prepare(images, self._type)
         step = self._most or len(batch)
         maps = [self._run_once(batch[at : at + step]) for at in range(0, len(batch), step)]
@@ -86,10 +75,10 @@ class OnnxNetwork:
 
     def _run_once(self, batch: np.ndarray[Any, Any]) -> Maps:
         try:
-            maps = np.asarray(self._session.run([self._output], {self._input: batch})[0])
+            maps = np.asarray(self.session.here.run([self._output], {self._input: batch})[0])
         except Exception as error:  # its errors share no base class
             raise WeightsError(
-                f"{self._path} with {' x '.join(map(str, batch.shape))}: {_first_line(error)}",
+                f"{self._path} with {' x '.join(map(str, batch.shape))}: {first_line(error)}",
                 expected="a network that takes these sizes",
                 fix="use another --size, or another network",
             ) from error
@@ -126,44 +115,7 @@ def describe(path: Path, preparation: Preparation) -> tuple[Preparation, float, 
     return found, float(maps.min()), float(maps.max())
 
 
-def open_session(path: Path, device: str = "cpu") -> InferenceSession:
-    """Open an ONNX file; see `OnnxNetwork`."""
-    import onnxruntime
-
-    has_cuda = CUDA in onnxruntime.get_available_providers()
-    if device.startswith("cuda") and not has_cuda:
-        raise SettingsError(
-            f"--device {device}: this ONNX Runtime was built without CUDA",
-            fix="pip install onnxruntime-gpu, or use --device cpu",
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = machine.threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors alone
-    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
-    if has_cuda and device != "cpu":
-        providers.insert(0, (CUDA, {"device_id": device.partition(":")[2] or "0"}))
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers)
-    except Exception as error:  # its errors share no base class
-        raise WeightsError(
-            f"{path}: {_first_line(error)}",
-            expected="a whole ONNX file",
-            fix="fetch or export it again",
-        ) from error
-    if device.startswith("cuda") and CUDA not in session.get_providers():
-        raise SettingsError(
-            f"--device {device}: ONNX Runtime could not load its CUDA provider",
-            fix="install the CUDA and cuDNN that it was built for, or use --device cpu",
-        )
-    return session
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _ours(path: Path, about: dict[str, str]) -> Preparation:
+def _ours(path: Path, about: Mapping[str, str]) -> Preparation:
     """What a file of ours wants, whose metadata are given."""
     if "hqsod" not in about:
         raise WeightsError(

@@ -21,6 +21,7 @@ from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
+from hqsod.inference.onnx_session import exported_file
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 
@@ -115,11 +116,11 @@ def _wants_gpu(device: str) -> bool:
 
 def _exported(path: Path, origin: Origin) -> OnnxNetwork | None:
     """The ONNX file beside weights, unless it was made from others."""
-    beside = path.with_suffix(".onnx")
+    beside = exported_file(path)
     if not beside.is_file():
         return None
     network = OnnxNetwork(beside, origin)
-    return network if network.made_from.endswith(origin.sha256) else None
+    return network if network.session.is_made_from(origin.sha256) else None
 
 
 def find_weights(name: str | Path | None) -> Path:

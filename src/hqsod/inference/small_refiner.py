@@ -1,4 +1,4 @@
-"""The small refiner: two small networks, one after the other, whatever the picture's size.
+"""The small refiner: two small networks, one after the other, whatever the image's size.
 
 The first mends what is damaged, the second draws the contour: the global and the local step of
 CascadePSP (Cheng et al., CVPR 2020), each with a network of its own. Where a step holds back, the
@@ -7,31 +7,27 @@ mask passes on as it was given, soft edges and all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.mending_step import MendingStep
-from hqsod.models.compact_refiner import (
-    CompactRefiner,
-    build_compact_refiner,
-    is_compact_refiner,
-)
-from hqsod.models.contour_refiner import build_contour_refiner, is_contour_refiner
+from hqsod.inference.onnx_session import exported
+
+MENDING, CONTOUR = "mending", "contour"  # the networks of a checkpoint
 
 
 class Step(Protocol):
     """One step of refining."""
 
     def __call__(self, image: Array, mask: Array) -> Array:
-        """A picture, (H, W, 3) uint8, and its mask, (H, W) uint8, to a better mask."""
+        """An image, (H, W, 3) uint8, and its mask, (H, W) uint8, to a better mask."""
         ...
 
 
@@ -42,10 +38,13 @@ class SmallRefiner:
         name: what users call it.
         digest: SHA-256 of its weights file.
         steps: applied in this order.
+
+    Attributes:
+        steps: as given.
     """
 
     def __init__(self, name: str, digest: str, steps: Sequence[Step]) -> None:
-        self.name, self.weights, self._steps = name, digest, tuple(steps)
+        self.name, self.weights, self.steps = name, digest, tuple(steps)
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """Refine a mask; see `Refiner`. Black rows and columns at the border stay background."""
@@ -54,49 +53,25 @@ class SmallRefiner:
         window = _content(image, mask)
         part = mask[window]
         if part.any():
-            for step in self._steps:
+            for step in self.steps:
                 part = step(image[window], part)
             refined[window] = part
         return refined
 
 
-def build_steps(
-    state: Mapping[str, Tensor], device: torch.device, precision: torch.dtype
-) -> list[Step]:
-    """The steps whose networks a checkpoint holds: both, or one of them alone, or none.
-
-    Raises:
-        WeightsError: tensors that do not fit the networks they are named after.
-    """
-    steps: list[Step] = []
-    mending, contour = _part(state, "mending"), _part(state, "contour")
-    if is_compact_refiner(mending):
-        steps.append(MendingStep(build_compact_refiner(mending), device, precision))
-    if is_contour_refiner(contour):
-        steps.append(ContourStep(build_contour_refiner(contour), device, precision))
-    return steps
-
-
-def build_mending(state: Mapping[str, Tensor]) -> CompactRefiner:
-    """The network of the first step, of a checkpoint that holds it.
-
-    Raises:
-        WeightsError: it does not.
-    """
-    return build_compact_refiner(_part(state, "mending"))
-
-
-def _part(state: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
-    """The tensors of one network; all of them where a checkpoint holds but one."""
-    prefix = f"{name}."
-    part = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-    return part or state
+def exported_steps(path: Path, digest: str) -> list[Step]:
+    """The steps of a checkpoint whose networks lie exported beside it; none unless all do."""
+    mending, contour = (exported(path, digest, part) for part in (MENDING, CONTOUR))
+    if mending is None or contour is None:
+        return []
+    stride, margin = contour.number("stride"), contour.number("margin")
+    return [MendingStep(mending, mending.number("stride")), ContourStep(contour, stride, margin)]
 
 
 def _content(image: Array, mask: Array) -> tuple[slice, slice]:
-    """Rows and columns without the black border that is no part of the picture.
+    """Rows and columns without the black border that is no part of the image.
 
-    A picture lies in the middle of its canvas: what is black at one side alone is a dark picture.
+    An image lies in the middle of its canvas: what is black at one side alone is a dark image.
     """
     red, green, blue = np.moveaxis(image, 2, 0)
     left, top, width, height = cv2.boundingRect(red | green | blue | mask)

@@ -15,10 +15,10 @@ from hqsod.images import Array
 from hqsod.inference.devices import (
     choose_device,
     choose_precision,
-    describe_device,
     precision_name,
 )
 from hqsod.inference.memory import PixelBudget
+from hqsod.inference.place import describe_device
 from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
@@ -63,9 +63,9 @@ class TorchNetwork:
         network, self.size = load_weights(path)
         self._network = _for_inference(network, self._device, self._precision)
         self._path, self._process = path, os.getpid()
-        self._budget = PixelBudget(self._device, "use a smaller --size, or --device cpu")
+        self._budget = PixelBudget(str(self._device), "use a smaller --size, or --device cpu")
         self.batch = 16 if self._device.type == "cuda" else 1
-        self.origin, self.runs_on = origin, describe_device(self._device)
+        self.origin, self.runs_on = origin, describe_device(str(self._device))
         self.precision = precision_name(self._precision)
 
     def __call__(self, images: Array) -> Maps:

@@ -1,45 +1,39 @@
-"""Upscaling: a picture in, a larger picture out, whatever its size and the memory at hand.
+"""Upscaling: an image in, a larger image out, whatever its size and the memory at hand.
 
-An `Upscaler` takes pictures of one size and returns them enlarged. `load_upscaler` knows SwinIR and
+An `Upscaler` takes images of one size and returns them enlarged. `load_upscaler` knows SwinIR and
 the small network that comes with hqsod by name, bicubic resampling, and any checkpoint that one of
 them or the library spandrel recognises.
 
-Pictures are mirrored below and to the right, as the published SwinIR does it: up to the next
+Images are mirrored below and to the right, as the published SwinIR does it: up to the next
 multiple of its window, and by a whole window where the side is one already. What is too much for
 one pass goes through in tiles, which start at multiples of the window (so that their windows are
-those of the whole picture) and are blended in the middle of their overlap, away from their edges.
+those of the whole image) and are blended in the middle of their overlap, away from their edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
-from hqsod import images as pictures
 from hqsod import weights
-from hqsod.errors import InputError, WeightsError
-from hqsod.images import Array
+from hqsod.errors import InputError
+from hqsod.images import Array, resize
 from hqsod.inference.memory import PixelBudget
-from hqsod.models.small_upscaler import build_small_upscaler, is_small_upscaler
-from hqsod.models.swinir import build_swinir, is_swinir
+from hqsod.inference.onnx_session import exported
+from hqsod.inference.place import Pass, Place, find_file, require_torch
 
 PIXELS_AT_ONCE = 512 * 512  # of the input, in one pass: 1.7 GB with SwinIR-L
 OVERLAP = 64  # of neighbouring tiles, in pixels of the input
 MARGIN = 24  # next to a tile's edge, not used: there SwinIR-L differs from the whole (measured)
 SMALLEST_TILE = 2 * OVERLAP
-WINDOW = 8  # other libraries' networks are given multiples of this
-
-Network = Callable[[Tensor], Tensor]
 
 
 class Upscaler(Protocol):
-    """Enlarges pictures.
+    """Enlarges images.
 
     Attributes:
         name: what users call it: a name, or the checkpoint's path.
@@ -52,33 +46,31 @@ class Upscaler(Protocol):
     weights: str
 
     def __call__(self, images: Sequence[Array]) -> list[Array]:
-        """Enlarge (H, W, 3) uint8 RGB pictures, all of one size."""
+        """Enlarge (H, W, 3) uint8 RGB images, all of one size."""
         ...
 
 
-def load_upscaler(name: str, device: torch.device, precision: torch.dtype) -> Upscaler:
+def load_upscaler(name: str, place: Place) -> Upscaler:
     """Load an upscaler.
 
     Args:
         name: `bicubic`, a name in the registry of weights, or a checkpoint's path.
-        device: where the network runs.
-        precision: of its matrix products and convolutions.
+        place: where the network runs, and the precision of its products and convolutions.
 
     Raises:
         WeightsError: the weights cannot be had, or belong to no upscaler that is known here.
+        SettingsError: PyTorch is needed and missing.
     """
     if name == "bicubic":
         return Bicubic()
-    path = weights.resolve(name)
-    state, digest = weights.load(path), weights.sha256(path)
-    if is_swinir(state) or is_small_upscaler(state):
-        network = build_swinir(state) if is_swinir(state) else build_small_upscaler(state)
-        network.set_precision(precision)
-        network.to(device)
-        size = network.config
-        return NetworkUpscaler(name, digest, network, size.scale, size.window, device)
-    other, scale = _load_with_spandrel(name, state, device, precision)
-    return NetworkUpscaler(name, digest, other, scale, WINDOW, device)
+    path = find_file(name, place)
+    digest = weights.sha256(path)
+    if place.is_onnx and (graph := exported(path, digest)):
+        return NetworkUpscaler(name, digest, graph, graph.number("scale"), 1, place.device)
+    require_torch(name, place)
+    from hqsod.inference.torch_upscaler import load_in_torch
+
+    return load_in_torch(name, path, digest, place)
 
 
 class Bicubic:
@@ -87,9 +79,9 @@ class Bicubic:
     name, scale, weights = "bicubic", 4, ""
 
     def __call__(self, images: Sequence[Array]) -> list[Array]:
-        """Enlarge (H, W, 3) uint8 RGB pictures."""
+        """Enlarge (H, W, 3) uint8 RGB images."""
         return [
-            pictures.resize(
+            resize(
                 image,
                 (image.shape[0] * self.scale, image.shape[1] * self.scale),
                 Image.Resampling.BICUBIC,
@@ -99,40 +91,40 @@ class Bicubic:
 
 
 class NetworkUpscaler:
-    """A network that enlarges pictures, in as many passes as the memory asks for.
+    """A network that enlarges images, in as many passes as the memory asks for.
 
     Args:
         name: what users call it.
         digest: SHA-256 of its weights file.
-        network: takes (B, 3, H, W) float32 in [0, 1], sides multiples of `window`, and returns it
-            `scale` times larger.
+        network: see `EnlargePass`; it is given sides that are multiples of `window`.
         scale: how many times larger the result is.
         window: see `network`.
         device: where the network is.
 
     Attributes:
-        budget: of pixels in a pass; a larger picture goes through in tiles.
+        network: as given.
+        budget: of pixels in a pass; a larger image goes through in tiles.
     """
 
     def __init__(
         self,
         name: str,
         digest: str,
-        network: Network,
+        network: Pass,
         scale: int,
         window: int,
-        device: torch.device,
+        device: str,
     ) -> None:
         self.name, self.weights, self.scale = name, digest, scale
         fix = "close other programs, or use --device cpu or another --upscaler"
         self.budget = PixelBudget(device, fix, PIXELS_AT_ONCE)
-        self._network, self._window, self._device = network, window, device
+        self.network, self._window = network, window
 
     def __call__(self, images: Sequence[Array]) -> list[Array]:
-        """Enlarge (H, W, 3) uint8 RGB pictures, all of one size.
+        """Enlarge (H, W, 3) uint8 RGB images, all of one size.
 
         Raises:
-            InputError: the pictures differ in size, or are no RGB pictures.
+            InputError: the images differ in size, or are no RGB images.
             SettingsError: even a small tile does not fit the memory.
         """
         _require_one_size(images)
@@ -141,20 +133,16 @@ class NetworkUpscaler:
         pixels = images[0].shape[0] * images[0].shape[1]
         return list(self.budget.run(self._enlarge, images, pixels, least=SMALLEST_TILE**2))
 
-    @torch.inference_mode()
-    def _enlarge(self, pictures: Sequence[Array]) -> list[Array]:
-        """Pictures of one size enlarged in one pass, or one picture in tiles."""
-        height, width = pictures[0].shape[:2]
-        padded = mirror_pad(np.stack(pictures), self._window)
-        images = torch.from_numpy(padded).to(self._device).permute(0, 3, 1, 2) / 255
+    def _enlarge(self, images: Sequence[Array]) -> list[Array]:
+        """Images of one size enlarged in one pass, or one image in tiles."""
+        height, width = images[0].shape[:2]
+        padded = mirror_pad(np.stack(images), self._window)
         if height * width <= self.budget.pixels:
-            result = self._network(images)
+            enlarged = self.network(padded)
         else:
             side = int(self.budget.pixels**0.5) // self._window * self._window
-            result = in_tiles(self._network, images, side, self.scale, self._window)
-        result = result[:, :, : height * self.scale, : width * self.scale].permute(0, 2, 3, 1)
-        levels = (result * 255).round_().clamp_(0, 255).to(torch.uint8)
-        return list(levels.contiguous().cpu().numpy())
+            enlarged = in_tiles(self.network, padded, side, self.scale, self._window)
+        return list(enlarged[:, : height * self.scale, : width * self.scale])
 
 
 def mirror_pad(batch: Array, multiple: int) -> Array:
@@ -163,33 +151,30 @@ def mirror_pad(batch: Array, multiple: int) -> Array:
     return np.pad(batch, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="symmetric")
 
 
-def in_tiles(network: Network, images: Tensor, side: int, scale: int, window: int) -> Tensor:
-    """Pass pictures through a network in overlapping square tiles and blend the results.
+def in_tiles(network: Pass, images: Array, side: int, scale: int, window: int) -> Array:
+    """Pass images through a network in overlapping square tiles and blend the results.
 
     Args:
         network: see `NetworkUpscaler`.
-        images: (B, 3, H, W), sides multiples of `window`.
+        images: (B, H, W, 3) uint8, sides multiples of `window`.
         side: of a tile, a multiple of `window` above OVERLAP.
         scale: how many times larger the result is.
         window: tiles start at multiples of this.
 
     Returns:
-        (B, 3, scale * H, scale * W) float32.
+        (B, scale * H, scale * W, 3) uint8.
     """
-    batch, channels, height, width = images.shape
-    result = images.new_zeros((batch, channels, height * scale, width * scale))
+    batch, height, width, channels = images.shape
+    blended = np.zeros((batch, height * scale, width * scale, channels), np.float32)
     vertical, horizontal = (_tiles(length, side, window) for length in (height, width))
     for top, row_shares in vertical:
         for left, column_shares in horizontal:
-            tile = network(images[:, :, top : top + side, left : left + side])
-            rows, columns = (
-                torch.from_numpy(np.repeat(shares, scale)).to(tile)
-                for shares in (row_shares, column_shares)
-            )
+            tile = network(images[:, top : top + side, left : left + side].copy())
+            rows, columns = (np.repeat(shares, scale) for shares in (row_shares, column_shares))
             y, x = top * scale, left * scale
-            part = result[:, :, y : y + tile.shape[2], x : x + tile.shape[3]]
-            part += tile * rows[:, None] * columns
-    return result
+            part = blended[:, y : y + tile.shape[1], x : x + tile.shape[2]]
+            part += tile * (rows[:, None] * columns)[..., None]
+    return np.rint(blended).astype(np.uint8)
 
 
 def _tiles(length: int, side: int, window: int) -> list[tuple[int, npt.NDArray[np.float32]]]:
@@ -213,36 +198,5 @@ def _require_one_size(images: Sequence[Array]) -> None:
     if any(len(shape) != 3 or shape[2] != 3 for shape in shapes) or len(shapes) > 1:
         got = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
         raise InputError(
-            f"arrays of {got}", expected="RGB pictures of one size", fix="pass one size at a time"
+            f"arrays of {got}", expected="RGB images of one size", fix="pass one size at a time"
         )
-
-
-def _load_with_spandrel(
-    name: str, state: dict[str, Tensor], device: torch.device, precision: torch.dtype
-) -> tuple[Network, int]:
-    """A network that the library spandrel recognises, and its scale."""
-    try:
-        import spandrel
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # RuntimeError: its torchvision is of another build
-        raise WeightsError(
-            f"{name}: no upscaler that hqsod knows, and spandrel, which knows more, does not load "
-            f"({str(error).splitlines()[0]})",
-            fix="pip install 'hqsod[spandrel]', with a torchvision of the same build as torch",
-        ) from error
-    try:
-        loaded = spandrel.ModelLoader(device).load_from_state_dict(state)
-    except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{name}: no upscaler that hqsod or spandrel knows",
-            expected="SwinIR or another upscaler",
-        ) from error
-    if not isinstance(loaded, spandrel.ImageModelDescriptor) or loaded.input_channels != 3:
-        raise WeightsError(
-            f"{name}: a network of another purpose", expected="an upscaler of RGB pictures"
-        )
-    if precision is torch.bfloat16 and loaded.supports_bfloat16:
-        loaded.bfloat16()
-    return lambda images: loaded(images.to(loaded.dtype)).float(), loaded.scale

@@ -28,7 +28,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trai
 
 
 class PyramidPooling(nn.Module):
-    """Adds what lies around: means over 1, 4, 9 and 36 parts of the picture (Zhao et al., 2017)."""
+    """Adds what lies around: means over 1, 4, 9 and 36 parts of the image (Zhao et al., 2017)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

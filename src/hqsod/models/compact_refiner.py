@@ -1,9 +1,9 @@
-"""The compact refiner: a small U-Net that mends a mask by looking at its picture.
+"""The compact refiner: a small U-Net that mends a mask by looking at its image.
 
 It takes CascadePSP's place (Cheng et al., CVPR 2020) where no large weights are at hand. It differs
 in all but the purpose: one pass instead of three, 4.4 M parameters instead of 67.7 M. An extractor
-that knows ImageNet sees the picture; the U-Net, that of Ronneberger et al. (MICCAI 2015) with
-residual blocks, sees picture and mask in 2 x 2 groups of pixels (Shi et al., CVPR 2016), so that
+that knows ImageNet sees the image; the U-Net, that of Ronneberger et al. (MICCAI 2015) with
+residual blocks, sees image and mask in 2 x 2 groups of pixels (Shi et al., CVPR 2016), so that
 nothing runs at the full resolution, and is told at each level what the extractor finds there. Its
 answer is added to the logits of the mask it was given: an untrained network returns the mask.
 """
@@ -12,21 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hqsod.images import Array
 from hqsod.models.efficientnet import MEAN, STD, EfficientNetLite
 from hqsod.models.loading import fitting
 from hqsod.models.unet import UNet, convolution, unet_widths
-from hqsod.types import MASK_THRESHOLD
 
 WIDTHS = (32, 48, 64, 96, 128)  # channels at strides 2, 4, 8, 16, 32
 GROUP = 2  # side of the groups of pixels
 FIRST_SEEN = 1  # the extractor's maps from here on have the strides of the levels: 4, 8, 16, 32
-DECIDED = 3.0  # times the logits, which are fainter than masks are (docs/experiments.md)
 TRUST = 2.0  # logit of a mask that is certain
 CELL = 4  # groups of pixels: local colours are gathered in cells of this side
 REACHES = (3, 7, 15)  # sides in cells of the windows they are gathered from, each passed twice
@@ -54,7 +50,7 @@ class CompactRefiner(nn.Module):
 
     @property
     def stride(self) -> int:
-        """What the sides of a picture must be multiples of."""
+        """What the sides of an image must be multiples of."""
         return GROUP << (len(self.unet.widths) - 1)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -67,21 +63,21 @@ class CompactRefiner(nn.Module):
         Returns:
             (B, 1, H, W) float32 logits.
         """
-        pictures, signed = (images - MEAN) / STD, 2 * masks - 1
+        normalised, signed = (images - MEAN) / STD, 2 * masks - 1
         evidence = colour_evidence(*(F.avg_pool2d(layer, GROUP) for layer in (images, masks)))
-        groups = F.pixel_unshuffle(torch.cat([pictures, signed], 1), GROUP)
+        groups = F.pixel_unshuffle(torch.cat([normalised, signed], 1), GROUP)
         dtype = self.unet.head.weight.dtype
-        seen = self.extractor(pictures.to(dtype, memory_format=torch.channels_last))
+        seen = self.extractor(normalised.to(dtype, memory_format=torch.channels_last))
         changes = self.unet(torch.cat([groups, evidence], 1), seen[FIRST_SEEN:])
         return TRUST * signed + F.pixel_shuffle(changes.float(), GROUP)
 
 
 @torch.no_grad()
 def colour_evidence(images: Tensor, masks: Tensor) -> Tensor:
-    """How much likelier a colour is inside the mask than outside, in the picture and near a pixel.
+    """How much likelier a colour is inside the mask than outside, in the image and near a pixel.
 
     Convolutions cannot take this step of a GrabCut (Rother et al., SIGGRAPH 2004): it multiplies
-    picture by mask.
+    image by mask.
 
     Args:
         images: (B, 3, H, W) float32 in [0, 1].
@@ -89,7 +85,7 @@ def colour_evidence(images: Tensor, masks: Tensor) -> Tensor:
 
     Returns:
         (B, EVIDENCE, H, W) float32 in [-1, 1]: clipped logarithms of ratios of likelihoods, of the
-        picture's histograms and of the windows around each pixel; the mask's share in each window.
+        image's histograms and of the windows around each pixel; the mask's share in each window.
     """
     powers = torch.cat([images.square(), images, torch.ones_like(masks)], 1)
     cells = F.avg_pool2d(torch.cat([powers * masks, powers * (1 - masks)]), CELL)
@@ -131,34 +127,6 @@ def _histogram_ratio(images: Tensor, masks: Tensor) -> Tensor:
         logarithms.append((smooth.flatten(1) + RARE).log())
     ratio = (logarithms[0] - logarithms[1]).gather(1, bins).view_as(masks)
     return ratio.clamp(-MOST, MOST) / MOST
-
-
-def refine(network: CompactRefiner, image: Array, mask: Array) -> Array:
-    """Refine one mask, at the size it has.
-
-    The result is the mean of what the network says of the picture and of its mirror image, made
-    as decided as masks are.
-
-    Args:
-        network: in eval mode.
-        image: (H, W, 3) uint8 RGB.
-        mask: (H, W) uint8, object above 127.
-
-    Returns:
-        (H, W) uint8.
-    """
-    height, width = mask.shape
-    border = (0, -width % network.stride, 0, -height % network.stride)
-    device = next(network.parameters()).device
-    picture = torch.tensor(image, device=device).permute(2, 0, 1)[None] / 255
-    binary = torch.tensor(mask > MASK_THRESHOLD, device=device)[None, None].float()
-    layers = (F.pad(layer, border) for layer in (picture, binary))
-    both = (torch.cat([layer, layer.flip(3)]) for layer in layers)
-    with torch.inference_mode():
-        seen, mirrored = network(*both)[:, 0]
-        logits = (seen + mirrored.flip(1))[:height, :width] / 2
-        saliency = (DECIDED * logits).sigmoid()
-        return np.asarray((saliency * 255).round().to(torch.uint8).cpu().numpy())
 
 
 def is_compact_refiner(state: Mapping[str, Tensor]) -> bool:

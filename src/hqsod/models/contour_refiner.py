@@ -1,9 +1,9 @@
-"""The contour refiner: draws an enlarged mask's contour where the enlarged picture has it.
+"""The contour refiner: draws an enlarged mask's contour where the enlarged image has it.
 
 It takes the place of the local step of CascadePSP (Cheng et al., CVPR 2020): the mask is right to
-about a pixel of the small picture it came from, which is four pixels of the enlarged one. Picture
+about a pixel of the small image it came from, which is four pixels of the enlarged one. Image
 and mask are seen in 4 x 4 groups of pixels (Shi et al., CVPR 2016), one for each of those small
-pixels, so a picture of 1600 x 1600 costs what one of 400 x 400 does. What a small U-Net makes of
+pixels, so an image of 1600 x 1600 costs what one of 400 x 400 does. What a small U-Net makes of
 them multiplies the logits of the mask, which makes an edge steeper and leaves it where it is, and
 is added to them, near the contour alone: far from it the mask stays, and an untrained network
 returns what it was given, soft edges and all.
@@ -17,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hqsod.models.contour_numbers import GROUP, LEAST, REACH
 from hqsod.models.loading import fitting
 from hqsod.models.unet import Block, UNet, convolution, unet_widths
 
 WIDTHS = (48, 64, 64)  # channels at strides 4, 8, 16
-GROUP = 4  # side of the groups of pixels
-REACH = 4  # groups: how far from the mask's contour pixels can change, one more or less
-MEAN = STD = 0.5  # of each channel of a picture in [0, 1], and of the mask
-LEAST = 1 / 512  # keeps logits finite; half a grey level, so that 0 and 255 come back
+MEAN = STD = 0.5  # of each channel of an image in [0, 1], and of the mask
 
 
 class ContourRefiner(nn.Module):
@@ -45,7 +43,7 @@ class ContourRefiner(nn.Module):
 
     @property
     def stride(self) -> int:
-        """What the sides of a picture must be multiples of."""
+        """What the sides of an image must be multiples of."""
         return GROUP << (len(self.unet.widths) - 1)
 
     @property

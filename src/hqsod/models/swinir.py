@@ -7,7 +7,7 @@ names of the weights. It computes what the published network computes, but diffe
 - Within a group, tokens stay in window order (see `windows`).
 - On a CPU, blocks take a few windows at a time, and everywhere the upsampler takes a few rows, so
   that what they work on stays small: SwinIR-L needs 6.5 kB of memory for each input pixel.
-- In bfloat16 the residual stream, the normalisations and the convolutions that touch the picture
+- In bfloat16 the residual stream, the normalisations and the convolutions that touch the image
   stay float32.
 """
 
@@ -33,8 +33,8 @@ WINDOWS_AT_ONCE = {"cpu": 32}  # the CPU's cache holds these; other devices take
 # Heads are filled up to multiples of this: for others CUDA has no attention in one kernel, and
 # writes every score to memory, in float32. SwinIR-L's heads have 30 channels.
 HEAD_MULTIPLE = {"cuda": 8}
-ROWS_AT_ONCE = 64  # of the small picture, in the upsampler
-HALO = 3  # rows of the small picture on which the upsampler's result for a row depends (2.5)
+ROWS_AT_ONCE = 64  # of the small image, in the upsampler
+HALO = 3  # rows of the small image on which the upsampler's result for a row depends (2.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +112,13 @@ class SwinIR(nn.Module):
 
         Their weights are converted here, once. The rest of the network stays float32.
         """
-        touching_the_picture = (self.conv_first, self.conv_last)
+        at_the_ends = (self.conv_first, self.conv_last)
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)) and module not in touching_the_picture:
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module not in at_the_ends:
                 module.to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Upscale pictures whose sides are multiples of the window; padding is the caller's part.
+        """Upscale images whose sides are multiples of the window; padding is the caller's part.
 
         Args:
             images: (B, 3, H, W) float32 RGB in [0, 1].

@@ -1,13 +1,13 @@
 """The geometry of shifted-window attention (Liu et al., "Swin Transformer", ICCV 2021).
 
-A picture of features, cut into square windows, is held as one list of tokens, and so is the same
-picture cut into windows that are shifted (cyclically) by half a window. All that happens between
+A map of features, cut into square windows, is held as one list of tokens, and so is the same
+map cut into windows that are shifted (cyclically) by half a window. All that happens between
 two attentions concerns each token by itself, so tokens can stay in window order: one gather leads
 from one order to another, where rolling, cutting, putting together and rolling back takes several
 copies.
 
 In a shifted partition the windows of the last row and column hold pixels from opposite edges of the
-picture, which must not see each other. There are four kinds of windows: 0 inside, 1 in the last
+map, which must not see each other. There are four kinds of windows: 0 inside, 1 in the last
 column, 2 in the last row, 3 in the corner. Windows are sorted by kind, so that all windows with one
 mask lie together.
 """
@@ -28,7 +28,7 @@ MASKED = -100.0  # the published network adds this, not minus infinity
 
 @dataclass(frozen=True)
 class Layout:
-    """The orders of the tokens of one picture size.
+    """The orders of the tokens of one image size.
 
     Attributes:
         moves: for each two orders ("raster", "regular", "shifted"), the index that leads from the

@@ -36,7 +36,7 @@ GUARDS = {
     403: "Sent by a page of another site.",
     421: "Sent to a name that is not this machine's.",
 }
-PICTURES = {
+IMAGES = {
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
     422: "Not an image, damaged, of too many pixels, or parameters that are none or out of range.",
@@ -89,7 +89,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     answer_errors(app)
-    _add_pictures(app, service)
+    _add_images(app, service)
     _add_watching(app, service)
     page = str(resources.files("hqsod.serve") / "page")
 
@@ -119,14 +119,14 @@ def _operation(written: list[str], *files: str) -> dict[str, Any]:
     answers = {f"image/{name.lower()}": BINARY for name in written}
     return {
         "response_class": Response,
-        "responses": {200: {"content": answers}, **described(PICTURES)},
+        "responses": {200: {"content": answers}, **described(IMAGES)},
         "openapi_extra": {
             "requestBody": {"required": True, "content": {**kinds, "multipart/form-data": form}}
         },
     }
 
 
-def _add_pictures(app: FastAPI, service: Service) -> None:
+def _add_images(app: FastAPI, service: Service) -> None:
     written = [name for name, _ in WRITTEN.values()]
 
     @app.post(

@@ -1,6 +1,6 @@
-"""Pictures that wait at the same time go through the network together.
+"""Images that wait at the same time go through the network together.
 
-No picture waits for company: a batch is what came while the network was busy with the one before,
+No image waits for company: a batch is what came while the network was busy with the one before,
 up to the largest. So a lone client waits for nothing, and many share the network's time.
 """
 
@@ -20,23 +20,23 @@ OLD = 0.8  # weight of what is known of the pace when another batch is done
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A picture for the network, and where its map is waited for."""
+    """An image for the network, and where its map is waited for."""
 
     prepared: Array
     result: asyncio.Future[Maps]
 
 
 class Batcher:
-    """The way of single pictures into a network that takes several.
+    """The way of single images into a network that takes several.
 
     Args:
-        network: (S, S, 3) uint8 pictures to (B, S, S) float32 maps; always called in one thread.
-        largest: pictures in a batch at most.
-        observe: told the pictures and the seconds of every batch.
+        network: (S, S, 3) uint8 images to (B, S, S) float32 maps; always called in one thread.
+        largest: images in a batch at most.
+        observe: told the images and the seconds of every batch.
 
     Attributes:
         failure: what went wrong with the last batch, for whoever watches; None if nothing did.
-        pace: seconds the network takes for a picture, of late; 0 before the first.
+        pace: seconds the network takes for an image, of late; 0 before the first.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Batcher:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
 
     async def __call__(self, prepared: Array) -> Maps:
-        """The (S, S) map of a picture.
+        """The (S, S) map of an image.
 
         Raises:
             Exception: whatever the network raised for its batch.
@@ -66,11 +66,11 @@ class Batcher:
         with ThreadPoolExecutor(1, "network") as thread:
             while True:
                 batch = await self._next()
-                pictures = [waiting.prepared for waiting in batch]
-                await self._answer(batch, loop.run_in_executor(thread, self._network, pictures))
+                images = [waiting.prepared for waiting in batch]
+                await self._answer(batch, loop.run_in_executor(thread, self._network, images))
 
     async def _next(self) -> list[_Waiting]:
-        """At least one picture, whose client is still there, and what others have come."""
+        """At least one image, whose client is still there, and what others have come."""
         batch: list[_Waiting] = []
         while not batch or (len(batch) < self._largest and not self._queue.empty()):
             waiting = await self._queue.get()
@@ -98,7 +98,7 @@ class Batcher:
             if not waiting.result.done():
                 waiting.result.set_result(saliency)
 
-    def _note(self, pictures: int, seconds: float) -> None:
-        recent = seconds / pictures
+    def _note(self, images: int, seconds: float) -> None:
+        recent = seconds / images
         self.pace = OLD * self.pace + (1 - OLD) * recent if self.pace else recent
-        self._observe(pictures, seconds)
+        self._observe(images, seconds)

@@ -24,7 +24,7 @@ class Metrics:
     """Counters of one service; `process_...` are those of its process, memory among them.
 
     Args:
-        in_progress: how many pictures the service works on now.
+        in_progress: how many images the service works on now.
     """
 
     def __init__(self, in_progress: Callable[[], float]) -> None:
@@ -40,15 +40,15 @@ class Metrics:
             registry=where,
         )
         self.batches = Histogram(
-            "hqsod_batch_pictures",
-            "Pictures that went through the network together.",
+            "hqsod_batch_images",
+            "Images that went through the network together.",
             buckets=BATCH_SIZES,
             registry=where,
         )
         self.network = Histogram(
             "hqsod_network_seconds", "A batch's time in it.", buckets=SECONDS, registry=where
         )
-        inside = Gauge("hqsod_requests_in_progress", "Pictures being worked on.", registry=where)
+        inside = Gauge("hqsod_requests_in_progress", "Images being worked on.", registry=where)
         inside.set_function(in_progress)
 
     def page(self) -> bytes:

@@ -165,8 +165,8 @@ class Service:
     ) -> Result:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
-    def _observe(self, pictures: int, seconds: float) -> None:
-        self.metrics.batches.observe(pictures)
+    def _observe(self, images: int, seconds: float) -> None:
+        self.metrics.batches.observe(images)
         self.metrics.network.observe(seconds)
 
 

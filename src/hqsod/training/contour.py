@@ -23,10 +23,13 @@ from torch import Tensor, nn
 from hqsod import metrics, weights
 from hqsod.dataset.refining import most_changed
 from hqsod.images import Array
-from hqsod.inference.contour_step import ContourStep
-from hqsod.inference.small_refiner import build_mending
+from hqsod.inference.place import Place
+from hqsod.inference.small_refiner import MENDING
+from hqsod.inference.torch_refiner import contour_step, part_of
 from hqsod.inference.upscaler import load_upscaler
-from hqsod.models.contour_refiner import GROUP, WIDTHS, ContourRefiner, near_contour
+from hqsod.models.compact_refiner import build_compact_refiner
+from hqsod.models.contour_numbers import GROUP
+from hqsod.models.contour_refiner import WIDTHS, ContourRefiner, near_contour
 from hqsod.training.batches import Batch
 from hqsod.training.contour_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.contour_wear import Wear
@@ -41,7 +44,7 @@ NEAR = 9  # side of the window that says how near the contour a pixel is
 FAR_WEIGHT, NEAR_WEIGHT = 0.5, 8.0  # of a pixel anywhere; and half of that more on the contour
 DIFFERENCE_WEIGHT = 1.5  # of the absolute difference, beside cross-entropy
 _MEASURED = 200  # held-out pairs at most
-_SHOWN = 8  # pictures on a sheet
+_SHOWN = 8  # images on a sheet
 _TILE = 200  # pixels
 
 
@@ -51,7 +54,7 @@ class ContourRecipe(Section):
     Attributes:
         task: says that it is one.
         widths: see `ContourRefiner`.
-        upscaler: enlarges the pictures, by name or path.
+        upscaler: enlarges the images, by name or path.
         mending: the weights of the step before, by name or path, which are kept with the network's
             own so that one file is a whole refiner; `none` for none.
         holdout: share of the pairs kept for validation where no others are named.
@@ -91,11 +94,12 @@ def _prepare(recipe: ContourRecipe, folders: DataFolders) -> Prepared:
         InputError: no pairs, or none of them can be used.
         WeightsError: the upscaler's or the mending step's weights cannot be had.
     """
-    upscaler = load_upscaler(recipe.upscaler, torch.device("cpu"), torch.float32)
+    upscaler = load_upscaler(recipe.upscaler, Place())
     torch.manual_seed(recipe.loop.seed)
     network = nn.ModuleDict({"contour": ContourRefiner(recipe.widths)})
     if recipe.mending != "none":
-        network["mending"] = build_mending(weights.load(weights.resolve(recipe.mending)))
+        state = weights.load(weights.resolve(recipe.mending))
+        network["mending"] = build_compact_refiner(part_of(state, MENDING))
     pairs = divide_pairs(folders, recipe.holdout)
     data = ReducedPairs(pairs.usable, upscaler, recipe.wear, recipe.crops)
     task = ContourTask(network, data, pairs.held_out)
@@ -155,7 +159,7 @@ class ContourTask:
         contour = network["contour"]
         assert isinstance(contour, ContourRefiner)
         device = next(contour.parameters()).device
-        step = ContourStep(deepcopy(contour), device, torch.float32)
+        step = contour_step(deepcopy(contour), device, torch.float32)
         right = Wear(intact=1, binary=0, blurred=0, compressed=0)
         gains: dict[str, list[float]] = {}
         rows: list[list[Array]] = []

@@ -30,17 +30,17 @@ from hqsod.types import Pair
 
 MARGIN = 32  # pixels around a crop that are enlarged with it and cut away, a multiple of SCALE
 RIM = 8  # a crop's contour pixel lies at least this far inside it
-BLUR = (0.8, 3.5)  # standard deviations, of few enlarged pictures
+BLUR = (0.8, 3.5)  # standard deviations, of few enlarged images
 BICUBIC = Image.Resampling.BICUBIC
 
 
 class Crops(Section):
-    """What is cut out of a pair, and how its picture is changed.
+    """What is cut out of a pair, and how its image is changed.
 
     Attributes:
         side: of the square crops in full-size pixels.
-        bicubic: share of the pictures that bicubic enlarges instead of the upscaler.
-        blurred: share of the enlarged pictures that are blurred.
+        bicubic: share of the images that bicubic enlarges instead of the upscaler.
+        blurred: share of the enlarged images that are blurred.
         colour: largest change of brightness, contrast and saturation, as a share.
     """
 
@@ -55,7 +55,7 @@ class ReducedPairs:
 
     Args:
         pairs: photographs and full-size masks.
-        upscaler: enlarges the pictures.
+        upscaler: enlarges the images.
         wear: how small pairs are worn.
         crops: see there.
     """
@@ -67,7 +67,7 @@ class ReducedPairs:
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """The picture's stem."""
+        """The image's stem."""
         return self.pairs[index].stem
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
@@ -122,7 +122,7 @@ def _window(
 
 
 def reduced_cases(pairs: Sequence[Pair], upscaler: Upscaler, wear: Wear) -> Iterator[Case]:
-    """Held-out pairs, reduced and enlarged; the wear follows from the picture's name alone."""
+    """Held-out pairs, reduced and enlarged; the wear follows from the image's name alone."""
     for pair in pairs:
         image, truth = read_pair(pair)
         random = np.random.default_rng(list(hashlib.sha256(pair.stem.encode()).digest()))

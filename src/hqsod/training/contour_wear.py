@@ -40,7 +40,7 @@ class Wear(Section):
         dabbed: share that get dabs of object or background on the contour.
         binary: share of all masks that are binary once small; the others keep a soft edge.
         blurred: share of all masks that were blurred before.
-        compressed: share of the pictures that are compressed once small.
+        compressed: share of the images that are compressed once small.
     """
 
     intact: Share = 0.5

@@ -23,21 +23,21 @@ from hqsod.training.settings import Rate, Section, Share
 from hqsod.types import Pair, Placement
 
 REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
-FACTOR = 4  # how many times smaller the masks of the held-out pictures were
+FACTOR = 4  # how many times smaller the masks of the held-out images were
 TARGET = (0.85, 0.95)  # their IoU after the damage
 
 
 class Damage(Section):
-    """How masks are damaged, and pictures changed, each time they are shown.
+    """How masks are damaged, and images changed, each time they are shown.
 
     Attributes:
         crop: side of the square crops in pixels.
         factors: how many times smaller a mask was, each as likely; 1 leaves it as it is.
         intact: share of the masks that are enlarged only.
         iou: lowest and highest target of the others.
-        zoom: smallest and largest factor by which picture and mask are resized before the crop.
+        zoom: smallest and largest factor by which image and mask are resized before the crop.
         colour: largest change of brightness, contrast and saturation, as a share.
-        degraded: share of the pictures that are blurred, and share that are compressed again.
+        degraded: share of the images that are blurred, and share that are compressed again.
     """
 
     crop: int = Field(default=160, ge=32)
@@ -50,7 +50,7 @@ class Damage(Section):
 
 
 class DamagedMasks:
-    """Crops of pictures with a damaged mask and the true one: a `Dataset`.
+    """Crops of images with a damaged mask and the true one: a `Dataset`.
 
     Args:
         pairs: photographs and masks.
@@ -64,7 +64,7 @@ class DamagedMasks:
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """The picture's stem."""
+        """The image's stem."""
         return self.pairs[index].stem
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
@@ -95,7 +95,7 @@ class DamagedMasks:
 
 
 def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) -> list[Array]:
-    """One square of picture, mask and truth, resized; black beyond the border."""
+    """One square of image, mask and truth, resized; black beyond the border."""
     zoom = float(np.exp(random.uniform(*np.log(damage.zoom))))
     reach = int(np.ceil(damage.crop / zoom))
     middle = _middle(layers[1], random)
@@ -125,10 +125,10 @@ def _middle(mask: Array, random: np.random.Generator) -> tuple[int, int]:
 
 
 class Case(NamedTuple):
-    """A held-out picture with a mask that is not what it should be.
+    """A held-out image with a mask that is not what it should be.
 
     Attributes:
-        stem: the picture's name.
+        stem: the image's name.
         image: (H, W, 3) uint8.
         mask: (H, W) uint8.
         truth: (H, W) uint8.
@@ -141,9 +141,9 @@ class Case(NamedTuple):
 
 
 def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[Case]:
-    """Pictures with masks that were `FACTOR` times smaller, and damaged to an IoU in `TARGET`.
+    """Images with masks that were `FACTOR` times smaller, and damaged to an IoU in `TARGET`.
 
-    The damage follows from the picture's name alone.
+    The damage follows from the image's name alone.
 
     Args:
         pairs: photographs and masks.

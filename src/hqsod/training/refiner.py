@@ -25,7 +25,7 @@ from hqsod.dataset.holdout import split
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.inference.mending_step import MendingStep
+from hqsod.inference.torch_refiner import mending_step
 from hqsod.losses import iou_loss
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import (
@@ -44,7 +44,7 @@ from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is
 NEAR_WEIGHT = 8.0  # a pixel on it counts half of this more than one far away
-_SHOWN = 8  # pictures on a sheet
+_SHOWN = 8  # images on a sheet
 _TILE = 200  # pixels
 
 
@@ -169,7 +169,7 @@ def refinement_loss(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
     Returns:
         `cross_entropy`, weighted; `contour`, that of the pixels on the contour alone, which
-        boundary accuracy counts in pictures of this size; `iou`, see `iou_loss`.
+        boundary accuracy counts in images of this size; `iou`, see `iou_loss`.
     """
     around = F.avg_pool2d(truth, NEAR, 1, NEAR // 2, count_include_pad=False)
     weight = 1 + NEAR_WEIGHT * (around - truth).abs()
@@ -203,7 +203,7 @@ class RefinerTask:
     Args:
         network: what is trained.
         data: what it is shown.
-        held_out: pictures it is measured on.
+        held_out: images it is measured on.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class RefinerTask:
         """How much of the damage is gone, on average, and how often it grew."""
         assert isinstance(network, CompactRefiner)
         device = next(network.parameters()).device
-        step = MendingStep(deepcopy(network), device, torch.float32)
+        step = mending_step(deepcopy(network), device, torch.float32)
         before: list[tuple[float, float]] = []
         after: list[tuple[float, float]] = []
         rows: list[tuple[Array, ...]] = []

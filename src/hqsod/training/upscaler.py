@@ -21,7 +21,7 @@ from hqsod import images
 from hqsod.dataset.holdout import split
 from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
-from hqsod.inference.upscaler import NetworkUpscaler
+from hqsod.inference.torch_upscaler import torch_upscaler
 from hqsod.models.small_upscaler import SmallUpscaler, UpscalerSizes
 from hqsod.training.batches import Arrays, Batch
 from hqsod.training.photo_degradation import REDUCE, Degradation, compress, degrade
@@ -232,7 +232,7 @@ class UpscalerTask:
         if not self.held_out:
             return None
         scale, device = self.data.scale, next(network.parameters()).device
-        upscaler = NetworkUpscaler("upscaler", "", network, scale, 1, device)
+        upscaler = torch_upscaler(network, scale, 1, device)
         gains: list[float] = []  # of the clean and of the compressed image in turn
         rows: list[list[Array]] = []
         for number, path in enumerate(self.held_out):

@@ -1,0 +1,91 @@
+"""Where networks run, and in which precision. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hqsod import extras, machine, weights
+from hqsod.errors import SettingsError
+
+PRECISIONS = ("float32", "bf16")
+
+# One pass through a network: uint8 arrays in, an array out. `hqsod.models.passes` has the shapes.
+Pass = Callable[..., Any]
+
+
+class Place(NamedTuple):
+    """A device and a precision.
+
+    Attributes:
+        device: `cpu` or `cuda:N`.
+        precision: `float32` or `bf16`.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether ONNX Runtime runs here what was exported; all else is PyTorch's."""
+        return self == Place()
+
+    def __str__(self) -> str:
+        return f"{describe_device(self.device)}, {self.precision}"
+
+
+def choose_place(device: str = "auto", precision: str = "auto") -> Place:
+    """What the user's words mean on this machine.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `float32` or `bf16`; see `devices.choose_precision`. PyTorch computes in
+            bf16, so without it `auto` is float32.
+
+    Raises:
+        SettingsError: none of these, a device that is not there or does not start, or PyTorch is
+            needed and missing.
+    """
+    machine.require_device_name(device)
+    if precision not in ("auto", *PRECISIONS):
+        raise SettingsError(f"--precision {precision}", expected=f"auto, {' or '.join(PRECISIONS)}")
+    if device.startswith("cuda") or precision == "bf16":
+        extras.require("torch", f"{precision} on {device}")
+    on_cpu = device == "cpu" or (device == "auto" and not machine.has_gpu_driver())
+    if not extras.is_installed("torch") or (on_cpu and precision == "float32"):
+        return Place()
+    from hqsod.inference import devices  # and with it PyTorch
+
+    chosen = devices.choose_device(device)
+    return Place(str(chosen), devices.precision_name(devices.choose_precision(precision, chosen)))
+
+
+def find_file(name: str, place: Place, others: Sequence[str] = ()) -> Path:
+    """The file behind a name or path; see `weights.resolve`.
+
+    Raises:
+        SettingsError: it would have to be fetched, and to run in PyTorch, which is not there.
+        WeightsError: it cannot be had.
+    """
+    if name in weights.registry() and not weights.at_hand(name):
+        require_torch(name, place)
+    return weights.resolve(name, others=others)
+
+
+def require_torch(name: str, place: Place) -> None:
+    """Check that PyTorch is there for weights that were not exported, or cannot run so.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    extras.require("torch", f"{name} on {place.device} in {place.precision}")
+
+
+def describe_device(device: str) -> str:
+    """A device and its name for the user."""
+    if device == "cpu":
+        return f"cpu ({machine.threads()} threads)"
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
