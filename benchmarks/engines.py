@@ -62,8 +62,9 @@ def _openvino(file: Path, precision: str) -> Callable[[], object]:
     import openvino
 
     from hqsod.inference.onnx_network import OnnxNetwork
+    from hqsod.inference.onnx_session import OnnxSession
 
-    core, image = openvino.Core(), _image(OnnxNetwork(file, Origin("", "")).size)
+    core, image = openvino.Core(), _image(OnnxNetwork(OnnxSession(file), Origin("", "")).size)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"],

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import LIGHT_NETWORK, RESULTS, ROOT, machine, report
-from hqsod.inference.refiner import SIDE, crop_windows
+from hqsod.inference.cascade_refiner import SIDE, crop_windows
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.compact_refiner import CompactRefiner
 from hqsod.models.contour_refiner import ContourRefiner

@@ -34,8 +34,8 @@ from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import Manifest
-from hqsod.inference import refiner
-from hqsod.inference.devices import PRECISIONS
+from hqsod.inference import cascade_refiner
+from hqsod.inference.devices import DTYPES
 from hqsod.inference.place import Place, choose_place
 
 RATE = "images a second"
@@ -162,7 +162,7 @@ class Bench:
 
     def published(self, name: str, precision: str) -> dict[str, object]:
         """The published code, and hqsod on the same crops."""
-        size, dtype = self.known[name].large, PRECISIONS[precision]
+        size, dtype = self.known[name].large, DTYPES[precision]
         theirs = self._seconds(PUBLISHED[name, precision](size, self.device, dtype))
         release()
         engine = self.load(name, self.device, precision)
@@ -200,7 +200,7 @@ class Bench:
         recipe = replace(RECIPES["duts-hq"], **{n: s.source for n, s in sources.items()})
         engine = load_engine(recipe, choose_place(str(self.device)))
         pairs = find_pairs(folder / "many")
-        with patch.object(refiner, "SHARES", EVERY):
+        with patch.object(cascade_refiner, "SHARES", EVERY):
             build(pairs[:2], folder / "warm", engine)
             start = perf_counter()
             build(pairs, folder / "built", engine)

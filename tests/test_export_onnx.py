@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +21,19 @@ from hqsod.cli import app
 from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference import torch_refiner, torch_upscaler
+from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_session import OnnxSession, open_session
 from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
 from hqsod.inference.scaling import prepare
+from hqsod.inference.small_refiner import exported_steps
 from hqsod.inference.torch_network import TorchNetwork, load_weights
+from hqsod.inference.torch_pass import TorchPass
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.blocks import fold
+from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.predict import Predictor
 from hqsod.weights import Origin
 from tests.golden import inputs
@@ -210,6 +215,41 @@ def test_the_refiner_that_ships_is_the_exported_one():
     for step, exact in zip(ours.steps, theirs.steps, strict=True):
         assert (step(image, mask) != mask).any()
         assert_alike(step(image, mask), exact(image, mask))
+
+
+def test_a_checkpoint_of_one_step_runs_exported_until_its_weights_change(tmp_path: Path):
+    file = tmp_path / "contour.safetensors"
+    weights.save(file, ContourRefiner((8, 12)).eval().state_dict(), {})
+    export_onnx.export_onnx(file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "contour.contour.onnx",
+        "contour.safetensors",
+    ]
+    (step,) = exported_steps(file, weights.sha256(file))
+    assert isinstance(step, ContourStep)
+    assert exported_steps(file, "of others") == []
+    shutil.copy(file.with_suffix(".contour.onnx"), file.with_suffix(".mending.onnx"))
+    assert exported_steps(file, weights.sha256(file)) == [], "a step that the checkpoint has not"
+
+
+def test_what_another_program_laid_beside_weights_is_passed_over(tmp_path: Path, capsys):
+    file = tmp_path / "own.safetensors"
+    shutil.copy(weights.resolve("hqsod-x4-small"), file)
+    (tmp_path / "own.onnx").write_bytes(b"not ours")
+    upscaler = load_upscaler(str(file), Place())
+    assert isinstance(upscaler.network, TorchPass)
+    assert "PyTorch runs own.safetensors instead" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="an ONNX file; expected the weights"):
+        load_upscaler(str(tmp_path / "own.onnx"), Place())
+
+
+def test_other_networks_are_not_exported(tmp_path: Path):
+    file = tmp_path / "other.safetensors"
+    weights.save(file, {"body.0.weight": torch.zeros(3, 3)}, {})
+    with pytest.raises(
+        WeightsError, match="expected a PurNet, a small upscaler or"
+    ):
+        export_onnx.export_onnx(file)
 
 
 def assert_alike(got: Array, wanted: Array) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 
 from hqsod import weights
+from hqsod.errors import WeightsError
 from hqsod.inference.devices import optimise
 from hqsod.inference.onnx_network import INPUT, OUTPUT
 from hqsod.inference.small_refiner import CONTOUR, MENDING
@@ -31,8 +32,9 @@ Arrays = tuple[npt.NDArray[Any], ...]
 CHECKED = ((1, 320, 320), (2, 33, 47), (3, 64, 96), (1, 7, 200), (1, 75, 16))
 CHECKED_PAIRS = ((2, 3), (1, 1), (5, 4))  # strides: what a refiner's passes are shown
 TOLERANCE = 1e-4  # of a probability, between the graph and PyTorch with the same weights
+_GIVES = {MENDING: "logits", CONTOUR: "probabilities"}
 _HERE = torch.device("cpu"), torch.float32
-MENDED = 2e-3  # of a logit, of which a mask has many
+LOGIT = 2e-3  # of the mending step's logits, which reach a few units
 LEVEL = 1.001 / 255  # of a scale to 1: a grey level, which rounding may fall on either side of
 
 
@@ -47,7 +49,8 @@ class GraphSource:
         example: what the exporter shows it.
         free: for each input its axes that may have any length, a multiple of something or not.
         checked: what the graph and PyTorch are both shown.
-        tolerance: how far they may be apart, of a scale to 1.
+        tolerance: how far they may be apart, of a scale to 1 or, in logits, as they are.
+        keeps_size: whether the output has the input's batch, height and width.
         about: what the file says of itself.
         part: of a checkpoint that holds several networks.
     """
@@ -60,6 +63,7 @@ class GraphSource:
     checked: Sequence[Arrays]
     tolerance: float
     about: Mapping[str, str]
+    keeps_size: bool = True
     part: str = ""
 
 
@@ -73,20 +77,31 @@ def find_sources(path: Path) -> list[GraphSource]:
     if is_small_upscaler(state):
         upscaler = build_small_upscaler(state)
         return [_upscaler(EnlargePass(upscaler), upscaler.config.scale)]
-    mending, contour = part_of(state, MENDING), part_of(state, CONTOUR)
-    sources = []
-    if is_compact_refiner(mending):
-        mender = optimise(build_compact_refiner(mending), *_HERE)
-        about = {"stride": str(mender.stride)}
-        sources.append(_refiner(MendPass(mender), mender.stride, MENDING, about, MENDED))
-    if is_contour_refiner(contour):
-        drawer = optimise(build_contour_refiner(contour), *_HERE)
-        about = {"stride": str(drawer.stride), "margin": str(drawer.margin)}
-        sources.append(_refiner(ContourPass(drawer), drawer.stride, CONTOUR, about, TOLERANCE))
-    if sources:
+    if sources := _steps(state):
         return sources
-    network, size = load_weights(path)
+    try:
+        network, size = load_weights(path)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{path}: {error.got}", expected="a PurNet, a small upscaler or a small refiner"
+        ) from error
     return [_saliency(fold(network), size)]
+
+
+def _steps(state: Mapping[str, Tensor]) -> list[GraphSource]:
+    """The steps of a small refiner, as many as a checkpoint holds."""
+    parts = {part: part_of(state, part) for part in (MENDING, CONTOUR)}
+    held = {MENDING: is_compact_refiner, CONTOUR: is_contour_refiner}
+    names = [part for part, is_held in held.items() if is_held(parts[part])]
+    about, sources = {"parts": " ".join(names)}, []
+    if MENDING in names:
+        mender = optimise(build_compact_refiner(parts[MENDING]), *_HERE)
+        sources.append(_step(MendPass(mender), mender.stride, MENDING, about, LOGIT))
+    if CONTOUR in names:
+        drawer = optimise(build_contour_refiner(parts[CONTOUR]), *_HERE)
+        about |= {"margin": str(drawer.margin)}
+        sources.append(_step(ContourPass(drawer), drawer.stride, CONTOUR, about, TOLERANCE))
+    return sources
 
 
 def _saliency(network: nn.Module, size: int) -> GraphSource:
@@ -121,10 +136,11 @@ def _upscaler(network: nn.Module, scale: int) -> GraphSource:
             "input": "images: (batch, height, width, 3) uint8 RGB",
             "output": "enlarged: the same, larger",
         },
+        keeps_size=False,
     )
 
 
-def _refiner(
+def _step(
     network: nn.Module, stride: int, part: str, about: Mapping[str, str], tolerance: float
 ) -> GraphSource:
     axes = {0: stride * Dim("rows"), 1: stride * Dim("columns")}
@@ -144,7 +160,8 @@ def _refiner(
         about={
             "input": f"image, mask: (height, width, 3) and (height, width) uint8, sides multiples "
             f"of {stride}",
-            "output": "refined: (height, width)",
+            "output": f"refined: (height, width) float32 {_GIVES[part]}",
+            "stride": str(stride),
             **about,
         },
         part=part,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,8 @@ class Exported:
 
     Attributes:
         file: its path.
-        difference: the largest from PyTorch with the same weights of 16 bits, of a scale to 1.
+        difference: the largest from PyTorch with the same weights of 16 bits, of a scale to 1, or
+            in logits.
         rounding: likewise, from PyTorch with the weights that were given.
         compared: on how many inputs.
     """
@@ -78,7 +79,7 @@ def _export(source: GraphSource, weights_file: Path, file: Path) -> Exported:
     """Write one network of a checkpoint."""
     given = source.network
     network = _in_16_bits(copy.deepcopy(given))
-    model = _describe(_halved(_graph(source, network)), source.about, weights_file)
+    model = _describe(_halved(_graph(source, network)), source, weights_file)
     temporary = file.with_name(f".{file.stem}.part.onnx")
     write_bytes(temporary, model.SerializeToString())
     try:
@@ -140,19 +141,18 @@ def _quiet() -> Iterator[None]:
             logging.root.manager.disable = disabled
 
 
-def _describe(
-    model: onnx.ModelProto, about: Mapping[str, str], weights_file: Path
-) -> onnx.ModelProto:
+def _describe(model: onnx.ModelProto, source: GraphSource, weights_file: Path) -> onnx.ModelProto:
     """Say what the model is, and drop the exporter's traces of this machine's source files."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")
     shapes = (port.type.tensor_type.shape.dim for port in (graph.output[0], graph.input[0]))
     for made, given in zip(*shapes, strict=False):
-        if made.dim_param and given.dim_param:  # the exporter writes formulas for what is the same
+        # The exporter writes formulas for what is the same.
+        if source.keeps_size and made.dim_param and given.dim_param:
             made.dim_param = given.dim_param
     origin = f"{weights_file.name} sha256 {weights.sha256(weights_file)}"
-    set_model_props(model, {"hqsod": hqsod.__version__, "weights": origin, **about})
+    set_model_props(model, {"hqsod": hqsod.__version__, "weights": origin, **source.about})
     return model
 
 

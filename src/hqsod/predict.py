@@ -93,11 +93,12 @@ class Predictor:
     @cached_property
     def refiner(self) -> Refiner:
         """What draws the maps' edges anew, loaded."""
-        from hqsod.inference.place import choose_place
+        from hqsod.inference.place import choose_place, wants_gpu
         from hqsod.inference.refiner import load_refiner
 
-        precision = "float32" if self._precision == "auto" else self._precision
-        refiner = load_refiner(REFINER, choose_place(self._device, precision))
+        like_network = self._precision == "auto" and not wants_gpu(self._device)
+        place = choose_place(self._device, "float32" if like_network else self._precision)
+        refiner = load_refiner(REFINER, place)
         assert refiner is not None
         return refiner
 
@@ -237,6 +238,8 @@ def predict(
         OutputError: see `make_each`.
         WeightsError, SettingsError: see `Predictor`.
     """
+    if settings.refine:
+        _ = predictor.refiner  # loaded before any work begins
     folders = {out / ("" if kind == "maps" else kind): kind for kind in kinds}
     work = Work(
         description="predicting",

@@ -89,6 +89,7 @@ def load_engine(recipe: BuildRecipe, place: Place) -> LocalEngine:
 
     Raises:
         WeightsError: weights cannot be had or do not fit.
+        SettingsError: PyTorch is needed and missing.
     """
     upscaler = load_upscaler(recipe.upscaler, place)
     if upscaler.scale != SCALE:

@@ -189,13 +189,13 @@ class RayEngine:
         load: makes a worker's engine, in the worker.
         settings: what it must have been made with.
         pool: the workers.
-        place: a worker's device, in words.
+        runs_on: a worker's device, in words.
     """
 
     load: Load
     settings: BuildSettings
     pool: Pool
-    place: str = ""
+    runs_on: str = ""
 
     def run(self, batches: Sequence[Sequence[PairTask]], folder: Path) -> Iterator[Record]:
         """Build the batches in the pool, in no particular order; see `Engine`.
@@ -304,7 +304,7 @@ def _look(recipe: BuildRecipe, precision: str, pool: Pool) -> Result:
 def _load(recipe: BuildRecipe, place: Place, pool: Pool) -> LocalEngine:
     """In a worker: its networks, with as many threads as it has cores."""
     machine.set_threads(pool.cores)
-    return load_engine(recipe, place)
+    return load_engine(recipe, choose_place(*place))  # which sees that a GPU starts
 
 
 def _unwrap(result: Result) -> Any:

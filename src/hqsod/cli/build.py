@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hqsod import extras
 from hqsod.addresses import folder
 from hqsod.cli.root import (
     Device,
@@ -177,6 +178,8 @@ def build(
     chosen = _choose(recipe, made).changed(upscaler, refiner, predictor, _canvas(canvas), fallback)
     if made and not replace:  # go on as it was made, on whatever machine
         chosen = dataclasses.replace(chosen, batch=made.batch)
+        if precision == "auto" and made.precision_name == "bf16":
+            extras.require("torch", f"{dest}, which was built in bf16,")
         precision = made.precision_name if precision == "auto" else precision
     typer.echo(f"recipe {chosen.name}: {chosen.meaning}")
     with _engine(engine, chosen, device, precision, address, cores) as loaded:
@@ -257,7 +260,7 @@ def _engine(
         from hqsod.building.ray_engine import ray_engine
 
         with ray_engine(recipe, device, precision, address, cores) as engine:
-            typer.echo(f"device: {engine.pool.workers} workers, each {engine.place}")
+            typer.echo(f"device: {engine.pool.workers} workers, each {engine.runs_on}")
             yield engine
     else:
         raise SettingsError(

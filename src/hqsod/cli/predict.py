@@ -22,7 +22,7 @@ Refine = Annotated[
     bool,
     typer.Option(
         "--refine",
-        help="Draw their edges anew at the image's own size; needs PyTorch.",
+        help="Draw their edges anew at the image's own size.",
         rich_help_panel=SHAPING,
     ),
 ]
@@ -199,19 +199,28 @@ def _write(data: bytes) -> None:
 
 @app.command()
 def export(
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="As --weights of predict.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="As --weights of predict, or the file of a small upscaler or refiner.",
+        ),
+    ],
     onnx: Annotated[
         Path | None,
-        typer.Option(help="The file to write; beside the weights if not given."),
+        typer.Option(
+            help="The file to write; beside the weights if not given. Of a small refiner one for "
+            "each step: NAME.mending.onnx, NAME.contour.onnx."
+        ),
     ] = None,
 ) -> None:
-    """Write a network as ONNX, checked against PyTorch, for any batch, height and width."""
+    """Write a network as ONNX, for images of any size, checked against PyTorch."""
     extras.require("onnx", "hqsod export")
     from hqsod.export_onnx import export_onnx
 
     for made in export_onnx(weights, onnx):
         typer.echo(
-            f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {made.compared} batches "
+            f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {made.compared} inputs "
             f"of noise it differs from PyTorch by at most {made.difference:.1e}, and weights of 16 "
             f"bits from those given by {made.rounding:.1e}"
         )

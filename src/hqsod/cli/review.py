@@ -63,7 +63,7 @@ def _user() -> str:
 def _linked(
     dest: Path | None, images: Path | None, masks: Path | None, candidates: list[str]
 ) -> Path:
-    """The data set to review; folders of pictures become one."""
+    """The data set to review; folders of images become one."""
     from hqsod.dataset.manifest import Manifest
 
     if images is None and masks is None and not candidates:

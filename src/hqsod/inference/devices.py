@@ -13,7 +13,7 @@ from hqsod.models.resnet import fold_batchnorm
 
 Network = TypeVar("Network", bound=nn.Module)
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -62,14 +62,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         return torch.bfloat16 if has_native_bf16(device) else torch.float32
-    if name not in PRECISIONS:
-        raise SettingsError(f"--precision {name}", expected=f"auto, {' or '.join(PRECISIONS)}")
-    return PRECISIONS[name]
+    if name not in DTYPES:
+        raise SettingsError(f"--precision {name}", expected=f"auto, {' or '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def precision_name(precision: torch.dtype) -> str:
     """What `choose_precision` takes for a dtype."""
-    return next(name for name, dtype in PRECISIONS.items() if dtype is precision)
+    return next(name for name, dtype in DTYPES.items() if dtype is precision)
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -17,6 +17,7 @@ _MEMORY_RAN_OUT = (
     "out of memory",
     "ALLOC_FAILED",
     "Failed to allocate memory",
+    "bad_alloc",
 )
 
 

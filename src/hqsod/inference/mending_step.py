@@ -51,7 +51,8 @@ class MendingStep:
         logits = self._pass(small, binary)
         if np.count_nonzero(_changed(logits, binary)) < WORTH_A_SECOND_LOOK * area:
             return mask
-        logits = (logits + self._pass(small[:, ::-1], binary[:, ::-1])[:, ::-1]) / 2
+        logits += self._pass(small[:, ::-1], binary[:, ::-1])[:, ::-1]
+        logits /= 2
         changed = _changed(logits, binary)
         if np.count_nonzero(changed) < LEAST_CHANGE * area:
             return mask
@@ -64,12 +65,12 @@ class MendingStep:
         height, width = mask.shape
         border = ((0, -height % self._stride), (0, -width % self._stride))
         logits = self._mend(np.pad(image, (*border, (0, 0))), np.pad(mask, border))
-        return np.asarray(logits[:height, :width], np.float32)
+        return np.array(logits[:height, :width], np.float32)
 
 
 def _changed(logits: Maps, mask: Array) -> npt.NDArray[np.bool_]:
     """Where logits are not on the side of a mask of 0 and 255."""
-    return (logits > 0) != (mask > 0)
+    return np.not_equal(logits > 0, mask > 0)
 
 
 def _redraw(mask: Array, refined: Array, changed: npt.NDArray[np.bool_]) -> Array:

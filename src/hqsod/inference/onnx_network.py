@@ -31,26 +31,22 @@ class OnnxNetwork:
     """A network in an ONNX file; see `SaliencyNetwork`.
 
     Args:
-        path: the file.
+        session: the file, opened.
         origin: which weights they are, for the user.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
         preparation: of its images and maps; None for a file that `hqsod export` wrote.
 
     Raises:
-        SettingsError: see `open_session`.
-        WeightsError: the file is damaged, its preparation is not known, or it cannot take images
-            and give maps.
+        WeightsError: its preparation is not known, or it cannot take images and give maps.
     """
 
     def __init__(
         self,
-        path: Path,
+        session: OnnxSession,
         origin: Origin,
-        device: str = "cpu",
         preparation: Preparation | None = None,
     ) -> None:
-        self._path, self.session = path, OnnxSession(path, device)
-        about, here = self.session.about, self.session.here
+        self.session = session
+        path, about, here = session.path, session.about, session.here
         self._preparation = _ours(path, about) if preparation is None else preparation
         self.method = self._preparation.method
         self._input, self._type, self.sizes, one_by_one = _input(path, here)
@@ -64,7 +60,7 @@ class OnnxNetwork:
 
     def __call__(self, images: Array) -> Maps:
         """See `SaliencyNetwork`."""
-        return self._preparation.read(self._run(images), self._path)
+        return self._preparation.read(self._run(images), self.session.path)
 
     def _run(self, images: Array) -> Maps:
         """What the graph gives for (B, S, S, 3) uint8 RGB, (B, H, W) float32."""
@@ -77,8 +73,9 @@ class OnnxNetwork:
         try:
             maps = np.asarray(self.session.here.run([self._output], {self._input: batch})[0])
         except Exception as error:  # its errors share no base class
+            shape = " x ".join(map(str, batch.shape))
             raise WeightsError(
-                f"{self._path} with {' x '.join(map(str, batch.shape))}: {first_line(error)}",
+                f"{self.session.path} with {shape}: {first_line(error)}",
                 expected="a network that takes these sizes",
                 fix="use another --size, or another network",
             ) from error
@@ -86,7 +83,7 @@ class OnnxNetwork:
             maps = maps[:, 0]
         if maps.ndim != 3 or len(maps) != len(batch) or not maps.size or maps.dtype.kind != "f":
             raise WeightsError(
-                f"{self._path}: its output {self._output} is {maps.dtype} {maps.shape}",
+                f"{self.session.path}: its output {self._output} is {maps.dtype} {maps.shape}",
                 expected=f"({len(batch)}, 1, height, width) of floating point",
                 fix="name another output",
             )
@@ -106,7 +103,7 @@ def describe(path: Path, preparation: Preparation) -> tuple[Preparation, float, 
     Raises:
         WeightsError: see `OnnxNetwork`; or neither it nor the graph tells a size.
     """
-    network = OnnxNetwork(path, Origin(path.name, ""), preparation=preparation)
+    network = OnnxNetwork(OnnxSession(path), Origin(path.name, ""), preparation)
     noise = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), np.uint8)
     maps = network._run(noise)
     values: Values = "probabilities" if are_probabilities(maps) else "logits"

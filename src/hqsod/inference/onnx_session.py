@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hqsod import machine
+from hqsod import extras, machine
 from hqsod.errors import SettingsError, WeightsError
+from hqsod.progress import console
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -80,11 +81,20 @@ def exported(path: Path, digest: str, part: str = "") -> OnnxSession | None:
         path: of the weights.
         digest: their SHA-256; what was made from others is left alone.
         part: of a checkpoint that holds several networks.
+
+    Raises:
+        WeightsError: what lies there is damaged, and there is no PyTorch to do without it.
     """
     file = exported_file(path, part)
     if not file.is_file():
         return None
-    session = OnnxSession(file)
+    try:
+        session = OnnxSession(file)
+    except WeightsError as error:
+        if not extras.is_installed("torch"):
+            raise
+        console.print(f"{error.got}; PyTorch runs {path.name} instead", markup=False)
+        return None  # the file may be another program's
     return session if session.is_made_from(digest) else None
 
 
@@ -112,6 +122,7 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = machine.threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # a plan for each size is kept, and sizes differ with images
     options.log_severity_level = 3  # errors alone
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
     if has_cuda and device != "cpu":

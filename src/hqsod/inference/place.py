@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hqsod import extras, machine, weights
-from hqsod.errors import SettingsError
+from hqsod.errors import SettingsError, WeightsError
 
 PRECISIONS = ("float32", "bf16")
 
@@ -27,7 +28,7 @@ class Place(NamedTuple):
     precision: str = "float32"
 
     @property
-    def is_onnx(self) -> bool:
+    def may_be_onnx(self) -> bool:
         """Whether ONNX Runtime runs here what was exported; all else is PyTorch's."""
         return self == Place()
 
@@ -51,9 +52,8 @@ def choose_place(device: str = "auto", precision: str = "auto") -> Place:
     if precision not in ("auto", *PRECISIONS):
         raise SettingsError(f"--precision {precision}", expected=f"auto, {' or '.join(PRECISIONS)}")
     if device.startswith("cuda") or precision == "bf16":
-        extras.require("torch", f"{precision} on {device}")
-    on_cpu = device == "cpu" or (device == "auto" and not machine.has_gpu_driver())
-    if not extras.is_installed("torch") or (on_cpu and precision == "float32"):
+        extras.require("torch", f"--device {device} --precision {precision}")
+    if not extras.is_installed("torch") or (precision == "float32" and not wants_gpu(device)):
         return Place()
     from hqsod.inference import devices  # and with it PyTorch
 
@@ -61,16 +61,32 @@ def choose_place(device: str = "auto", precision: str = "auto") -> Place:
     return Place(str(chosen), devices.precision_name(devices.choose_precision(precision, chosen)))
 
 
+def wants_gpu(device: str) -> bool:
+    """Whether PyTorch is to run networks on a GPU; it is asked only where there is a driver."""
+    if device != "auto":
+        return device != "cpu"
+    if not machine.has_gpu_driver() or not extras.is_installed("torch"):
+        return False
+    from hqsod.inference.devices import choose_device  # and with it PyTorch
+
+    return choose_device(device).type == "cuda"
+
+
 def find_file(name: str, place: Place, others: Sequence[str] = ()) -> Path:
     """The file behind a name or path; see `weights.resolve`.
 
     Raises:
         SettingsError: it would have to be fetched, and to run in PyTorch, which is not there.
-        WeightsError: it cannot be had.
+        WeightsError: it cannot be had, or is an ONNX file, which lies beside weights.
     """
     if name in weights.registry() and not weights.at_hand(name):
         require_torch(name, place)
-    return weights.resolve(name, others=others)
+    path = weights.resolve(name, others=others)
+    if path.suffix == ".onnx":
+        raise WeightsError(
+            f"{name}: an ONNX file", expected="the weights it was exported from, beside it"
+        )
+    return path
 
 
 def require_torch(name: str, place: Place) -> None:
@@ -79,13 +95,15 @@ def require_torch(name: str, place: Place) -> None:
     Raises:
         SettingsError: it is not.
     """
+    if place.may_be_onnx:
+        extras.require("torch", f"{name}, of which no ONNX file lies beside it,")
     extras.require("torch", f"{name} on {place.device} in {place.precision}")
 
 
 def describe_device(device: str) -> str:
     """A device and its name for the user."""
-    if device == "cpu":
-        return f"cpu ({machine.threads()} threads)"
-    import torch
-
+    torch = sys.modules.get("torch")
+    if torch is None or device == "cpu":
+        count = machine.threads() if torch is None else torch.get_num_threads()
+        return f"{device} ({count} threads)"
     return f"{device} ({torch.cuda.get_device_name(device)})"

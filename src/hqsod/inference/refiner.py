@@ -66,7 +66,7 @@ def load_refiner(name: str, place: Place) -> Refiner | None:
         return GuidedRefiner()
     path = find_file(name, place, others=("none", "guided"))
     digest = weights.sha256(path)
-    if place.is_onnx and (steps := exported_steps(path, digest)):
+    if place.may_be_onnx and (steps := exported_steps(path, digest)):
         return SmallRefiner(name, digest, steps)
     require_torch(name, place)
     from hqsod.inference.torch_refiner import load_in_torch

@@ -21,7 +21,8 @@ from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
-from hqsod.inference.onnx_session import exported_file
+from hqsod.inference.onnx_session import OnnxSession, exported
+from hqsod.inference.place import wants_gpu
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 
@@ -81,9 +82,9 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     if path.suffix == ".onnx" and not in_float32:
         raise SettingsError(f"--precision {precision} with {path.name}", expected="auto or float32")
     if path.suffix == ".onnx":
-        return OnnxNetwork(path, origin, device, _preparation(named, path))
-    if in_float32 and not _wants_gpu(device) and (network := _exported(path, origin)):
-        return network
+        return OnnxNetwork(OnnxSession(path, device), origin, _preparation(named, path))
+    if in_float32 and not wants_gpu(device) and (graph := exported(path, origin.sha256)):
+        return OnnxNetwork(graph, origin)
     extras.require("torch", f"{path.name} on {device} in {precision}")
     from hqsod.inference.torch_network import TorchNetwork  # and with it PyTorch
 
@@ -101,26 +102,6 @@ def _preparation(name: str, path: Path) -> Preparation | None:
     if entry is not None and entry.preparation is not None:
         return from_json(json.dumps(entry.preparation), name)
     return from_json(beside.read_bytes(), beside) if beside.is_file() else None
-
-
-def _wants_gpu(device: str) -> bool:
-    """Whether PyTorch is to run the network on a GPU."""
-    if device != "auto":
-        return device != "cpu"
-    if not machine.has_gpu_driver() or not extras.is_installed("torch"):
-        return False
-    from hqsod.inference.devices import choose_device  # and with it PyTorch
-
-    return choose_device(device).type == "cuda"
-
-
-def _exported(path: Path, origin: Origin) -> OnnxNetwork | None:
-    """The ONNX file beside weights, unless it was made from others."""
-    beside = exported_file(path)
-    if not beside.is_file():
-        return None
-    network = OnnxNetwork(beside, origin)
-    return network if network.session.is_made_from(origin.sha256) else None
 
 
 def find_weights(name: str | Path | None) -> Path:

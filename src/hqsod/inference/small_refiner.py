@@ -61,11 +61,16 @@ class SmallRefiner:
 
 def exported_steps(path: Path, digest: str) -> list[Step]:
     """The steps of a checkpoint whose networks lie exported beside it; none unless all do."""
-    mending, contour = (exported(path, digest, part) for part in (MENDING, CONTOUR))
-    if mending is None or contour is None:
+    found = {part: exported(path, digest, part) for part in (MENDING, CONTOUR)}
+    graphs = {part: graph for part, graph in found.items() if graph is not None}
+    if any(graph.about.get("parts") != " ".join(graphs) for graph in graphs.values()):
         return []
-    stride, margin = contour.number("stride"), contour.number("margin")
-    return [MendingStep(mending, mending.number("stride")), ContourStep(contour, stride, margin)]
+    steps: list[Step] = []
+    if mend := graphs.get(MENDING):
+        steps.append(MendingStep(mend, mend.number("stride")))
+    if draw := graphs.get(CONTOUR):
+        steps.append(ContourStep(draw, draw.number("stride"), draw.number("margin")))
+    return steps
 
 
 def _content(image: Array, mask: Array) -> tuple[slice, slice]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from hqsod import weights
-from hqsod.errors import SettingsError
 from hqsod.images import Array
 from hqsod.inference.devices import (
     choose_device,
@@ -20,6 +19,7 @@ from hqsod.inference.devices import (
 from hqsod.inference.memory import PixelBudget
 from hqsod.inference.place import describe_device
 from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
+from hqsod.inference.torch_pass import require_own_process
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet
 from hqsod.weights import Origin
@@ -74,11 +74,7 @@ class TorchNetwork:
         Raises:
             SettingsError: not even one image fits the memory, or the process was forked.
         """
-        if self._process != os.getpid():  # whose threads PyTorch would wait for without end
-            raise SettingsError(
-                "a network that another process loaded in PyTorch, before this one was forked",
-                fix="make a Predictor in each process, or start processes with 'spawn'",
-            )
+        require_own_process(self._process)
         pixels = images.shape[1] * images.shape[2]
         maps = np.stack(list(self._budget.run(self._predict, list(images), pixels)))
         require_numbers(maps, self._path)

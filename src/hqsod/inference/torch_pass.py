@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hqsod.errors import SettingsError
 from hqsod.images import Array
 
 
@@ -18,12 +21,30 @@ class TorchPass:
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.module, self._device = module, device
+        self.module, self._device, self._process = module, device, os.getpid()
 
     @torch.inference_mode()
     def __call__(self, *arrays: Array) -> Array:
-        """Arrays that can be written to, as the module wants them, to what it makes of them."""
+        """Arrays that can be written to, as the module wants them, to what it makes of them.
+
+        Raises:
+            SettingsError: the process was forked.
+        """
+        require_own_process(self._process)
         tensors = (torch.from_numpy(array).to(self._device) for array in arrays)
         with torch.autocast(self._device.type, enabled=False):
             made: Tensor = self.module(*tensors)
         return np.asarray(made.cpu().numpy())
+
+
+def require_own_process(process: int) -> None:
+    """Check that a network was loaded here: PyTorch would wait for threads that a fork left behind.
+
+    Raises:
+        SettingsError: another process loaded it.
+    """
+    if process != os.getpid():
+        raise SettingsError(
+            "a network that another process loaded in PyTorch, before this one was forked",
+            fix="make a Predictor in each process, or start processes with 'spawn'",
+        )

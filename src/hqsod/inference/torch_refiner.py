@@ -12,7 +12,7 @@ from hqsod import weights
 from hqsod.errors import WeightsError
 from hqsod.inference.cascade_refiner import CascadeRefiner
 from hqsod.inference.contour_step import ContourStep
-from hqsod.inference.devices import PRECISIONS, optimise
+from hqsod.inference.devices import DTYPES, optimise
 from hqsod.inference.mending_step import MendingStep
 from hqsod.inference.place import Place
 from hqsod.inference.small_refiner import CONTOUR, MENDING, SmallRefiner, Step
@@ -45,7 +45,7 @@ def load_in_torch(
     Raises:
         WeightsError: damaged, or of no refiner that is known here.
     """
-    device, precision = torch.device(place.device), PRECISIONS[place.precision]
+    device, precision = torch.device(place.device), DTYPES[place.precision]
     state = weights.load(path)
     mending, contour = part_of(state, MENDING), part_of(state, CONTOUR)
     steps: list[Step] = []

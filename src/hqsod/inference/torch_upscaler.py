@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hqsod import weights
 from hqsod.errors import WeightsError
-from hqsod.inference.devices import PRECISIONS
+from hqsod.inference.devices import DTYPES
 from hqsod.inference.place import Place
 from hqsod.inference.torch_pass import TorchPass
 from hqsod.inference.upscaler import NetworkUpscaler
@@ -33,7 +33,7 @@ def load_in_torch(name: str, path: Path, digest: str, place: Place) -> NetworkUp
         WeightsError: damaged, or of no upscaler that is known here.
     """
     state = weights.load(path)
-    device, precision = torch.device(place.device), PRECISIONS[place.precision]
+    device, precision = torch.device(place.device), DTYPES[place.precision]
     if is_swinir(state) or is_small_upscaler(state):
         network = build_swinir(state) if is_swinir(state) else build_small_upscaler(state)
         network.set_precision(precision)

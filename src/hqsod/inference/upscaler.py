@@ -65,7 +65,7 @@ def load_upscaler(name: str, place: Place) -> Upscaler:
         return Bicubic()
     path = find_file(name, place)
     digest = weights.sha256(path)
-    if place.is_onnx and (graph := exported(path, digest)):
+    if place.may_be_onnx and (graph := exported(path, digest)):
         return NetworkUpscaler(name, digest, graph, graph.number("scale"), 1, place.device)
     require_torch(name, place)
     from hqsod.inference.torch_upscaler import load_in_torch
@@ -153,6 +153,8 @@ def mirror_pad(batch: Array, multiple: int) -> Array:
 
 def in_tiles(network: Pass, images: Array, side: int, scale: int, window: int) -> Array:
     """Pass images through a network in overlapping square tiles and blend the results.
+
+    Tiles come rounded to whole levels, so what overlaps may be a level off.
 
     Args:
         network: see `NetworkUpscaler`.

@@ -24,7 +24,7 @@ REFUSALS = {
     400: "Not JSON.",
     401: "The token is missing, where one is asked for.",
     403: "Sent by a page of another site.",
-    404: "There is no such pair, version or picture, or no longer.",
+    404: "There is no such pair, version or image, or no longer.",
     408: "The body did not arrive in time.",
     409: "Somebody decided on the pair meanwhile.",
     413: "The body has too many bytes.",
@@ -64,7 +64,7 @@ def create_app(data_set: ReviewSet, who: str, cache: tiles.Cache) -> FastAPI:
         return refuse(404, str(error))
 
     _add_pairs(app, data_set, who)
-    _add_pictures(app, data_set, cache)
+    _add_images(app, data_set, cache)
     app.mount("/", StaticFiles(directory=str(resources.files("hqsod.review") / "page"), html=True))
     return app
 
@@ -99,7 +99,7 @@ def _add_pairs(app: FastAPI, data_set: ReviewSet, who: str) -> None:
         return data_set.correct(stem, png, wish)
 
 
-def _add_pictures(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
+def _add_images(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
     def kept(group: str, name: str, kind: str, make: Callable[[], dict[str, bytes]]) -> Response:
         return Response(cache.get(group, name, make), 200, FOREVER, f"image/{kind}")
 

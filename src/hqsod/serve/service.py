@@ -156,6 +156,8 @@ class Service:
             given["background"] = read_image(io.BytesIO(sent.background), self.limits.pixels)
         try:
             settings = CutOut(**given)
+            if settings.refine:
+                _ = self.predictor.refiner  # which may not be had on this device
         except SettingsError as error:
             raise HTTPException(422, str(error)) from error
         return read(self.predictor, io.BytesIO(sent.image), self.limits.pixels), settings
