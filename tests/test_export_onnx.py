@@ -246,9 +246,7 @@ def test_what_another_program_laid_beside_weights_is_passed_over(tmp_path: Path,
 def test_other_networks_are_not_exported(tmp_path: Path):
     file = tmp_path / "other.safetensors"
     weights.save(file, {"body.0.weight": torch.zeros(3, 3)}, {})
-    with pytest.raises(
-        WeightsError, match="expected a PurNet, a small upscaler or"
-    ):
+    with pytest.raises(WeightsError, match="expected a PurNet, a small upscaler or"):
         export_onnx.export_onnx(file)
 
 
