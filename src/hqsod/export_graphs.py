@@ -32,10 +32,10 @@ Arrays = tuple[npt.NDArray[Any], ...]
 CHECKED = ((1, 320, 320), (2, 33, 47), (3, 64, 96), (1, 7, 200), (1, 75, 16))
 CHECKED_PAIRS = ((2, 3), (1, 1), (5, 4))  # strides: what a refiner's passes are shown
 TOLERANCE = 1e-4  # of a probability, between the graph and PyTorch with the same weights
-_GIVES = {MENDING: "logits", CONTOUR: "probabilities"}
-_HERE = torch.device("cpu"), torch.float32
 LOGIT = 2e-3  # of the mending step's logits, which reach a few units
 LEVEL = 1.001 / 255  # of a scale to 1: a grey level, which rounding may fall on either side of
+_GIVES = {MENDING: "logits", CONTOUR: "probabilities"}
+_HERE = torch.device("cpu"), torch.float32
 
 
 @dataclass(frozen=True, slots=True)
