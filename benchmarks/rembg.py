@@ -3,9 +3,11 @@
     python -m venv R && R/bin/pip install 'rembg[cpu,cli]'
     python benchmarks/rembg.py isnet-general-use.onnx photo.jpg --rembg R/bin
 
-The file is any IS-Net; both prepare its images as rembg does. Each side has a process of its own;
-they take turns over the photograph, one thread each, and then start afresh by their commands. Times
-are the processor's, which a busy machine does not change; ratios are medians over the turns.
+The file is any IS-Net. Beside it two networks are measured that are made here: one of U²-Net's
+form with random weights, since U²-Net is what rembg runs by default, and one that costs nothing.
+Both sides prepare images as rembg does. Each side has a process of its own; they take turns over
+the photograph, one thread each, and then start afresh by their commands. Times are the
+processor's, which a busy machine hardly changes; ratios are medians over the turns.
 """
 
 from __future__ import annotations
@@ -28,14 +30,13 @@ from onnx.numpy_helper import from_array
 from PIL import Image
 
 from common import ROOT, machine, report
+from u2net import write_u2net
 
-NAME = "isnet-general-use"  # of rembg's class, and so of the file
-AS_REMBG = {
-    "divisor": "maximum",
-    "mean": [0.5] * 3,
-    "std": [1.0] * 3,
-    "resampling": "lanczos",
-    "stretched": True,
+AS_REMBG = {"divisor": "maximum", "resampling": "lanczos", "stretched": True}
+# By the name of rembg's class, and so of the file.
+PREPARATIONS = {
+    "isnet-general-use": {"mean": [0.5] * 3, "std": [1.0] * 3},
+    "u2net": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
 }
 START = """
 import re, sys, time
@@ -55,9 +56,9 @@ _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0
 print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 sys.exit(status != 0)
 """
-REMBG = f"""
+REMBG = """
 from rembg import new_session, remove
-session = new_session({NAME!r})
+session = new_session({!r})
 make = lambda image: remove(image, session=session, only_mask=True)
 """
 HQSOD = """
@@ -129,16 +130,21 @@ def main() -> None:
     options = parser.parse_args()
     photo = options.photo.resolve()
     with tempfile.TemporaryDirectory() as name:
-        nothing = Path(name) / "nothing.onnx"
+        u2net, nothing = Path(name) / "u2net.onnx", Path(name) / "nothing.onnx"
+        write_u2net(u2net)
         onnx.save(network_of_nothing(), nothing)
+        cases = {
+            f"with {options.network.name}": (options.network, "isnet-general-use"),
+            "with U²-Net's form, rembg's default": (u2net, "u2net"),
+            "with a network that costs nothing": (nothing, "isnet-general-use"),
+        }
         result = {
             "machine": machine("onnxruntime", "pillow"),
             "rembg": _versions(options.rembg),
-            "network": f"{options.network.name}, {options.network.stat().st_size / 1e6:.0f} MB",
-            "with the network": measure(options.network, photo, options.rembg, options.turns),
-            "with a network that costs nothing": measure(
-                nothing, photo, options.rembg, options.turns
-            ),
+            **{
+                case: measure(*network, photo, options.rembg, options.turns)
+                for case, network in cases.items()
+            },
         }
     report("rembg", result)
 
@@ -157,13 +163,15 @@ def network_of_nothing() -> onnx.ModelProto:
     return make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
 
 
-def measure(network: Path, photo: Path, rembg: Path, turns: int) -> dict[str, object]:
-    """An image, a cold start, and how the maps differ."""
-    with tempfile.TemporaryDirectory() as name:
-        named = Path(name) / f"{NAME}.onnx"
+def measure(network: Path, name: str, photo: Path, rembg: Path, turns: int) -> dict[str, object]:
+    """An image, a cold start, and how the maps differ; `name` is rembg's."""
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / f"{name}.onnx"
         named.symlink_to(network.resolve())
-        named.with_name(f"{named.name}.json").write_text(json.dumps(AS_REMBG))
+        preparation = AS_REMBG | PREPARATIONS[name]
+        named.with_name(f"{named.name}.json").write_text(json.dumps(preparation))
         return {
+            "megabytes of the file": round(network.stat().st_size / 1e6),
             "an image": images(named, photo, rembg, turns),
             "cold start, from command to file": starts(named, photo, rembg, turns),
             "maps": maps_differ(*_results(named, photo)),
@@ -174,7 +182,7 @@ def images(network: Path, photo: Path, rembg: Path, turns: int) -> dict[str, obj
     """Costs of an image in a process that has begun, without the first."""
     ours, theirs = environments(network)
     workers = {
-        "rembg": Worker(str(rembg / "python"), REMBG, theirs),
+        "rembg": Worker(str(rembg / "python"), REMBG.format(network.stem), theirs),
         "hqsod": Worker(sys.executable, HQSOD.format(str(network)), ours),
     }
     taken = [{side: work(photo) for side, work in workers.items()} for _ in range(turns + 1)]
@@ -189,7 +197,7 @@ def starts(network: Path, photo: Path, rembg: Path, turns: int) -> dict[str, obj
     map_of_ours, map_of_theirs = _results(network, photo)
     hqsod = [sys.executable, "-m", "hqsod", "predict", str(photo), "--overwrite"]
     hqsod += ["--weights", str(network), "--out", str(map_of_ours.parent)]
-    other = [str(rembg / "rembg"), "i", "-m", NAME, "-om", str(photo), str(map_of_theirs)]
+    other = [str(rembg / "rembg"), "i", "-m", network.stem, "-om", str(photo), str(map_of_theirs)]
     taken = [
         {"rembg": command(other, theirs), "hqsod": command(hqsod, ours)} for _ in range(turns + 1)
     ]
