@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 
@@ -59,26 +60,36 @@ def _image(size: int) -> np.ndarray:
 
 
 def _openvino(file: Path, precision: str) -> Callable[[], object]:
-    import openvino
-
     from hqsod.inference.onnx_network import OnnxNetwork
     from hqsod.inference.onnx_session import OnnxSession
 
-    core, image = openvino.Core(), _image(OnnxNetwork(OnnxSession(file), Origin("", "")).size)
+    image = _image(OnnxNetwork(OnnxSession(file), Origin("", "")).size)
+    network = openvino_network(file, precision)
+    return lambda: network([image.transpose(0, 3, 1, 2).astype(np.float32) / 255])
+
+
+def openvino_network(file: Path, precision: str) -> Callable[[list[np.ndarray]], object]:
+    """An ONNX file as OpenVINO runs it, with as many threads as OpenMP's setting says."""
+    import openvino
+
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
         "INFERENCE_PRECISION_HINT": precision,
     }
-    network = core.compile_model(core.read_model(file), "CPU", settings)
-    return lambda: network([image.transpose(0, 3, 1, 2).astype(np.float32) / 255])
+    core = openvino.Core()
+    return core.compile_model(core.read_model(file), "CPU", settings)
 
 
 def take_turns(names: list[str]) -> dict[str, dict[str, float]]:
     """Median milliseconds of each engine."""
-    calls = {name: load(name) for name in names}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for turn in range(TURNS + 1):
+    return milliseconds({name: load(name) for name in names}, TURNS)
+
+
+def milliseconds(calls: dict[str, Callable[[], object]], turns: int) -> dict[str, dict[str, float]]:
+    """Medians by the clock and of the processor, after a turn to warm up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for turn in range(turns + 1):
         for name, call in calls.items():
             clock, processor = perf_counter(), process_time()
             call()
@@ -117,9 +128,10 @@ def neighbours(count: int) -> Iterator[None]:
             process.kill()
 
 
-def in_fresh_process(threads: int, function: str, argument: object) -> object:
-    """What a function of this file comes to, at so many threads."""
-    code = f"import json, engines; print(json.dumps(engines.{function}({argument!r})))"
+def in_fresh_process(threads: int, function: str, *arguments: object) -> Any:
+    """What a function, `module.name`, comes to at so many threads."""
+    module, values = function.partition(".")[0], ", ".join(map(repr, arguments))
+    code = f"import json, {module}; print(json.dumps({function}({values})))"
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     command = [sys.executable, "-c", code]
     folder = Path(__file__).parent
@@ -133,12 +145,12 @@ def main() -> None:
 
     names = [name for name, (module, _) in ENGINES.items() if find_spec(module)]
     result: dict[str, object] = {"machine": machine("onnxruntime")}
-    result["start"] = {name: in_fresh_process(1, "start", name) for name in names}
+    result["start"] = {name: in_fresh_process(1, "engines.start", name) for name in names}
     for load_name, count in (("alone", 0), ("busy", os.cpu_count() or 1)):
         with neighbours(count):
             for threads in THREADS:
                 key = f"{load_name}, {threads} threads"
-                result[key] = in_fresh_process(threads, "take_turns", names)
+                result[key] = in_fresh_process(threads, "engines.take_turns", names)
     report("engines", result)
 
 

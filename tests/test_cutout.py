@@ -190,7 +190,7 @@ def test_an_image_behind_the_object_covers_it_all_undistorted(tmp_path: Path):
         ({"threshold": 1}, "threshold 1; expected from 0"),
         ({"threshold": float("nan")}, "threshold nan"),
         ({"drop_islands": -0.1}, "drop_islands -0.1"),
-        ({"crop": -1}, "crop -1; expected 0 pixels or more"),
+        ({"crop": -1}, "crop -1; expected a whole number of pixels, 0 or more"),
         ({"crop": 1.5}, "crop 1.5"),
         ({"format": "gif"}, "format gif; expected one of png, webp, jpg"),
         ({"format": "jpg"}, "expected a background"),

@@ -371,7 +371,7 @@ def test_ground_truths_of_0_and_1_are_refused_with_advice(
         cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) // 128)
     options = ["--pred", predictions, "--gt", truths, "--json", tmp_path / "s.json"]
     assert run(monkeypatch, *options) == 1
-    assert "bring them to 0 and 255, or lower --gt-threshold" in capsys.readouterr().err
+    assert "rescale it to 0 and 255, or lower --gt-threshold" in capsys.readouterr().err
     assert not (tmp_path / "s.json").exists()
     assert run(monkeypatch, *options, "--gt-threshold", 0) == 0
     assert run(monkeypatch, *options, "--protocol", "purnet") == 0
@@ -480,7 +480,7 @@ def test_links_to_nothing_and_other_files_are_told(
         (predictions / name).write_text("no image")
     assert run(monkeypatch, "--pred", predictions, "--gt", truths) == 1
     caught = capsys.readouterr()
-    listed = [line for line in caught.out.splitlines() if "a link to no file" in line]
+    listed = [line for line in caught.out.splitlines() if "a broken link" in line]
     assert ["gone.png" in line or "loop.png" in line for line in listed] == [True, True]
     assert f"{predictions}: 3 other files passed over: .txt, README" in caught.err
     assert run(monkeypatch, "--pred", predictions, "--gt", truths, "--allow-missing") == 0

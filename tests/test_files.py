@@ -151,7 +151,7 @@ def test_what_is_no_image_is_said(tmp_path: Path, capsys):
     for name in ("b.tga", "c\x1b[2J.txt", ".hidden"):
         (tmp_path / name).touch()
     assert len(find_inputs([str(tmp_path)])) == 1
-    assert "left out as no images: 2, such as b.tga" in capsys.readouterr().err
+    assert "left out, not images: 2, such as b.tga" in capsys.readouterr().err
 
 
 def test_folders_in_folders_are_mirrored(tmp_path: Path):

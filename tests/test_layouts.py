@@ -86,5 +86,5 @@ def test_what_is_left_out_is_said_with_its_number(tmp_path: Path, capsys):
     (tmp_path / "images" / "lost.jpg").symlink_to("gone.jpg")
     assert len(find_pairs(tmp_path)) == 1
     said = capsys.readouterr().err
-    assert "with the name of another file: 1, such as b.png" in said
-    assert "that are no images by their names: 2, such as c.tga" in said
+    assert "files with the same name as another: 1, such as b.png" in said
+    assert "files whose names are not those of images: 2, such as c.tga" in said

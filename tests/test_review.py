@@ -354,7 +354,7 @@ def correct(page, stem: str, mask: np.ndarray, after: int = 0):
 
 @pytest.mark.parametrize(
     ("mask", "reason"),
-    [(disc(50, 0.2), "a correction of"), (photograph(96), "a mask in colours")],
+    [(disc(50, 0.2), "a corrected mask of"), (photograph(96), "a mask in colours")],
 )
 def test_a_correction_that_does_not_fit_is_refused(
     data_set: Path, mask: np.ndarray, reason: str
@@ -609,7 +609,7 @@ def test_figures_say_no_more_than_they_know() -> None:
     said = [(line["words"], line["value"]) for line in words.describe(with_figures)]
     assert said == [
         ("Many pixels are neither object nor background", "over 100% of the object undecided"),
-        ("Refining changed much", "50.0% overlap"),
+        ("Refining changed a lot", "50.0% overlap"),
     ]
 
 
@@ -631,7 +631,7 @@ def test_links_never_take_the_place_of_something_else(
     folders: Callable[..., Path], tmp_path: Path
 ) -> None:
     folders()
-    with pytest.raises(OutputError, match="stands for"):
+    with pytest.raises(OutputError, match="already leads to"):
         link(tmp_path / "review", tmp_path / "sam", tmp_path / "gt", {})
     with pytest.raises(InputError, match="a new name"):
         link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"../x": tmp_path / "sam"})

@@ -221,7 +221,7 @@ def test_the_later_of_two_windows_is_told(tmp_path: Path, opened) -> None:
         second.wait_for_selector(".toast.error")
         assert "anna decided on it meanwhile (refined)" in text(second, "#toast")
         assert text(second, "#stem") == "pair_0000"
-        assert "refined counts" in text(second, "#state")
+        assert "refined is used" in text(second, "#state")
     with Decisions.open(folder) as decisions:
         assert decisions.latest()["pair_0000"].choice == "refined"
 

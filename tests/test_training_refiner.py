@@ -157,7 +157,7 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("start=random", "a rate for the extractor"),
+        ("start=random", "a learning rate for the extractor"),
         ("damage.crop=200", "multiple of 32"),
         ("widths=[8, 8, 8, 8, 8, 8]", "multiple of 64"),
     ],

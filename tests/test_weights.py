@@ -151,7 +151,7 @@ def test_where_md5_alone_is_published_the_first_sha256_stays(publish, monkeypatc
     monkeypatch.setattr(weights, "is_intact", partial(only_by_sha256, weights.is_intact))
     assert weights.resolve("toy") == path
     path.write_bytes(DATA[::-1])
-    with pytest.raises(WeightsError, match="not what it first was"):
+    with pytest.raises(WeightsError, match="changed since its first check"):
         weights.resolve("toy")
 
 

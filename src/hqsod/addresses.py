@@ -21,8 +21,8 @@ from hqsod.errors import InputError, OutputError, SettingsError
 
 PART = re.compile(r"\.[0-9a-f]{16}\.part")
 ABANDONED = 3600  # seconds: longer than any file takes
-# Of a file that is read whole: 64 million pixels of four channels in 16 bits. A file with holes
-# holds more than it takes.
+# Longest file that is read whole: 64 million pixels of four channels in 16 bits. A sparse file
+# is longer than the space it takes.
 MAX_BYTES = 512_000_000
 
 

@@ -74,7 +74,7 @@ def check(found: Found, against: Found | None = None, known: Sequence[KnownFault
         Problem("ambiguous", str(file), "another file has the same stem")
         for file in found.ambiguous
     ]
-    notes = [Problem("not read", str(file), "not an image by its name") for file in found.others]
+    notes = [Problem("not read", str(file), "not named like an image") for file in found.others]
     if not found.pairs:
         nothing = "no image with a mask of the same name"
         problems.append(Problem("no pairs", f"the {found.layout}", nothing))
@@ -148,7 +148,7 @@ def _judge_mask(path: Path, mask: Array) -> list[Problem]:
 
 
 def _prints(found: Found) -> list[Print]:
-    """Of the images of another data set; what cannot be read there is its own check's matter."""
+    """The prints of another data set's images; its own check reports what cannot be read."""
 
     def read(pair: Pair) -> Print | None:
         try:
@@ -201,7 +201,7 @@ def _shared(prints: Sequence[Print], others: Sequence[Print]) -> list[Problem]:
         Problem(
             "shared",
             str(prints[ours].pair.image),
-            f"stands in the other set, {others[theirs].pair.image}",
+            f"also in the other set, as {others[theirs].pair.image}",
         )
         for ours, theirs in alike(prints, others)
     ]

@@ -127,16 +127,16 @@ def _eight_bit(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
     if not low >= 0 or (values.dtype.kind == "f" and not high <= 255):
         raise InputError(
             f"{name}: values from {low} to {high}",
-            expected="whole numbers from 0, shares up to 1 or levels up to 255",
+            expected="whole numbers from 0, fractions up to 1 or levels up to 255",
             fix="convert it to 8 bits",
         )
     if values.dtype.kind == "f":
         values = np.round(values * 255 if high <= 1 else values)
-        note = "numbers with a fraction, brought to 8 bits"
+        note = "floating-point numbers, converted to 8 bits"
     else:
         bits = max(int(high).bit_length(), 8)
         values = values.astype(np.uint32) >> (bits - 8)
-        note = f"more than 8 bits, of which {bits} are used; brought to 8 bits"
+        note = f"{bits} bits used, more than 8 stored; reduced to 8 bits"
     levels = Image.fromarray(values.astype(np.uint8))
     if "icc_profile" in image.info:
         levels.info["icc_profile"] = image.info["icc_profile"]

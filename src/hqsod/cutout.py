@@ -30,7 +30,7 @@ class Shaping:
 
     Attributes:
         refine: whether hqsod's refiner draws its edge anew at the image's own size.
-        threshold: where the map is above, from 0 to 1, it becomes 1, elsewhere 0; None for neither.
+        threshold: from 0 to 1; above it the map becomes 1, elsewhere 0; None for no threshold.
         drop_islands: parts with less than this share of the largest part's area become 0; None for
             none. Parts that touch at a corner are one.
 
@@ -77,7 +77,7 @@ class CutOut(Shaping):
         if self.matting:
             extras.require("matting", "matting")
         if self.crop is not None and not (isinstance(self.crop, int) and self.crop >= 0):
-            raise SettingsError(f"crop {self.crop}", expected="0 pixels or more, and whole ones")
+            raise SettingsError(f"crop {self.crop}", expected="a whole number of pixels, 0 or more")
         if self.format not in FORMATS:
             raise SettingsError(f"format {self.format}", expected=f"one of {', '.join(FORMATS)}")
         if self.format == "jpg" and self.background is None:
@@ -115,7 +115,7 @@ def read_colour(text: str) -> Array | None:
 
 
 def shape(saliency: Array, settings: Shaping) -> Array:
-    """A map with its threshold and its islands seen to, (H, W) uint8, of one refined already."""
+    """A map, refined already, with the threshold applied and its islands dropped, (H, W) uint8."""
     if settings.threshold is not None:
         saliency = np.where(saliency > settings.threshold * 255, np.uint8(255), np.uint8(0))
     if settings.drop_islands is not None:

@@ -33,7 +33,7 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"}
     | {".heic", ".heif"}
 )
-# In a TIFF file. JPEG in one is decoded in a single call, its scans over and over.
+# Allowed in a TIFF file. Not JPEG: it is decoded in one call, its scans over and over.
 TIFF_COMPRESSIONS = frozenset(
     {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma"}
     | {"tiff_ccitt", "group3", "group4"}

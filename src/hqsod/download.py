@@ -1,8 +1,8 @@
 """Downloads that can be broken off and taken up again, and are whole or absent.
 
 Pooch checks the hash and gives the file its name; its own downloader starts from the first byte
-each time, so the one here, through Pooch's extension point, keeps what came before a break: of each
-address for itself, so that one which sends another file does not spoil the next.
+each time, so the one here, through Pooch's extension point, keeps what came before a break,
+separately for each address, so that one that sends the wrong file does not spoil the next.
 """
 
 from __future__ import annotations

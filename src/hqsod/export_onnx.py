@@ -62,7 +62,7 @@ def export_onnx(name: str | Path, file: Path | None = None) -> list[Exported]:
     Raises:
         InputError: another ending.
         WeightsError: see `find_weights`.
-        OutputError: the graph computes something else than PyTorch, or cannot be written.
+        OutputError: the graph computes something other than PyTorch, or cannot be written.
     """
     weights_file = find_weights(name)
     if weights_file.suffix == ".onnx":

@@ -70,8 +70,8 @@ def find_inputs(
 
     Args:
         inputs: paths and patterns.
-        recursive: whether folders in folders are searched too; but hidden ones, and not through
-            links. The names then hold the way from the folder given: `sub/STEM`.
+        recursive: whether subfolders are searched too, except hidden ones and those behind
+            links. The names then include the path from the folder given: `sub/STEM`.
         apart: a folder that is not searched, as the results go there.
 
     Raises:
@@ -97,7 +97,7 @@ def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, 
         folders = list(_folders(path, apart)) if recursive else [path]
         found = [(image, _name(image, path)) for f in folders for image in find_images(f)]
         if others := [other for folder in folders for other in find_others(folder)]:
-            note(f"{path}: left out as no images: {len(others)}, such as {others[0].name}")
+            note(f"{path}: left out, not images: {len(others)}, such as {others[0].name}")
     elif path.exists() or not has_magic(text):
         found = [(path, path.stem)]  # one that is missing is reported when its turn comes
     else:
@@ -124,7 +124,7 @@ def _name(image: Path, root: Path) -> str:
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
-    """What a pattern finds, but hidden files; `**` follows no links, which may lead in circles.
+    """What a pattern finds, except hidden files; `**` does not follow links, which may loop.
 
     Raises:
         InputError: `**` beside other letters.

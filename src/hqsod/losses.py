@@ -1,6 +1,6 @@
 """The losses of PurNet (Li et al., IEEE TIP 30, 2021, arXiv 1912.08393).
 
-Which stage is trained with which is said in `hqsod.training.purnet` and in the recipes.
+`hqsod.training.purnet` and the recipes say which stage is trained with which loss.
 
 They start from logits where the formula allows, so that they stay exact where a sigmoid has
 saturated, and compute in float32 inside any autocast. Maps of the five side outputs travel as
@@ -222,7 +222,7 @@ def rectification_loss(logits: Tensor, error: Tensor, targets: Targets) -> dict[
     with torch.autocast(logits.device.type, enabled=False):
         mistake = targets.mask.float() - logits.detach().float().sigmoid()
         given, wanted = (error.float().tanh() + 1) / 2, (mistake + 1) / 2
-        # PyTorch refuses NaN here, on a GPU for good; whoever looks at the loss shall see it.
+        # PyTorch refuses NaN here, on a GPU beyond recovery; the NaN must show in the loss.
         broken = given.isnan() | wanted.isnan()
         given, wanted = given.masked_fill(broken, 0.5), wanted.masked_fill(broken, 0.5)
         term = F.binary_cross_entropy(given, wanted, reduction="none")

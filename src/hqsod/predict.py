@@ -231,7 +231,7 @@ def predict(
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
         kinds: of `KINDS`.
-        settings: of the cut-outs; what they say of the maps holds for whatever is drawn of them.
+        settings: how cut-outs are made; what they say of maps holds for all drawn from them.
         overwrite: make again what is there.
 
     Raises:
@@ -262,7 +262,7 @@ def predict_one(
 
 
 def ending(kind: str, settings: CutOut) -> str:
-    """Of the file of a result: only cut-outs come in other formats than PNG."""
+    """The ending of a result's file: only cut-outs come in formats other than PNG."""
     return settings.format if kind == "cutouts" else "png"
 
 

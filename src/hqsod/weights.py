@@ -145,7 +145,7 @@ def resolve(name: str, *, offline: bool = False, others: Sequence[str] = ()) -> 
 def _missing(entry: WeightFile, reason: str) -> WeightsError:
     return WeightsError(
         f"weights '{entry.name}': {reason}",
-        fix=f"download {entry.urls[0] if entry.urls else 'hqsod again'} by hand and put it at "
+        fix=f"download {entry.urls[0] if entry.urls else 'its file again'} by hand and put it at "
         f"{entry.path} (or set {CACHE_VARIABLE}, or pass its path instead of the name)",
     )
 
@@ -153,14 +153,14 @@ def _missing(entry: WeightFile, reason: str) -> WeightsError:
 def _require_intact(entry: WeightFile) -> None:
     """Check a file's hash; where MD5 alone is published, against the SHA-256 it came with.
 
-    MD5 tells damage, and another's file; but its maker can make two files with the same one. So
-    what came first stays what is used, and the weaker and slower hash is taken once.
+    MD5 reveals damage and a substitute; but a file's maker can make two files with the same MD5. So
+    the file that passed first stays the one in use, and the weaker, slower hash is taken only once.
     """
     record = entry.path.with_name(f"{entry.file}.{entry.digest[-8:]}.sha256")
     digest = f"sha256:{record.read_text()}" if record.is_file() else entry.digest
     if not is_intact(entry.path, digest):
         raise WeightsError(
-            f"{entry.path}: its hash is not the published one, or not what it first was",
+            f"{entry.path}: its hash is not the published one, or it changed since its first check",
             expected=digest,
             fix="delete the file and fetch it again",
         )

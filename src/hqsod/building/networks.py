@@ -1,7 +1,7 @@
 """The networks of a recipe, in use: a few compute at a time, each in a thread of its own.
 
-Other threads place, judge and write meanwhile. On a CPU two networks compute at a time: what of one
-network runs in a single thread, and it is much, would leave the other cores idle. Not more, because
+Other threads place, judge and write meanwhile. On a CPU two networks compute at a time: much of a
+network runs in a single thread, which would leave the other cores idle. No more than two, because
 PyTorch keeps a pool of threads for each thread that calls it, and pools that wait for one another
 are slow. They share PyTorch's threads; ONNX Runtime's wait without spinning, and each has its own.
 """

@@ -1,4 +1,4 @@
-"""One pair on its way through the build: `read` begins it, `build_pair` says the rest.
+"""One pair on its way through the build: `read` begins it, `build_pair` does the rest.
 
 Between the two the upscaler takes the pairs of a batch together.
 """

@@ -151,7 +151,7 @@ def require_leave(
     if others and not replace:
         raise SettingsError(
             f"{dest}: {len(others)} of its pairs were built from other files of the same names, "
-            f"such as {others[0].sources['image'].path}, and would be built from these",
+            f"such as {others[0].sources['image'].path}, and would be rebuilt from the ones given",
             fix="add --replace to do so, or choose another folder",
         )
     if plan.to_build and not (plan.known or add):

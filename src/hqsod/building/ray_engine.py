@@ -114,7 +114,7 @@ def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         where = f"--address {address}" if address else "--engine ray"
         raise SettingsError(
             f"{where}: {str(error).splitlines()[0]}",
-            expected="a Ray that runs (auto, HOST:6379) or a machine with room to start one",
+            expected="a running Ray cluster (auto, HOST:6379) or room on this machine to start one",
             fix="see ray status, or run again when the machine is less busy",
         ) from error
     try:
@@ -283,8 +283,8 @@ class Worker:
         engine = self._load()
         if engine.settings != self._settings:
             raise WeightsError(
-                f"{engine.settings.upscaler}, {engine.settings.refiner}: other weights on machine "
-                f"{os.uname().nodename} than on the first",
+                f"{engine.settings.upscaler}, {engine.settings.refiner}: different weights on "
+                f"machine {os.uname().nodename} than on the first",
                 expected="the same files everywhere",
                 fix="use a folder that all machines share, or names that each can fetch",
             )

@@ -114,7 +114,7 @@ def choose_recipe(name: str | None) -> BuildRecipe:
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """Everything that the bytes of the outputs follow from, beside the sources themselves.
+    """Everything that determines the bytes of the outputs, besides the sources themselves.
 
     Attributes:
         recipe: its name.

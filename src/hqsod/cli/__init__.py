@@ -50,7 +50,7 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to go on, a training with --resume")
+        console.print("interrupted; to continue, run the same command again (train with --resume)")
         sys.exit(130)
 
 

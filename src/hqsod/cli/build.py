@@ -61,15 +61,15 @@ Dest = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="duts-hq or preview. By default what DEST was made with; for a new DEST duts-hq, or "
-        "preview while the weights of duts-hq are not here."
+        help="duts-hq or preview. By default the one DEST was made with; for a new DEST, duts-hq, "
+        "or preview while the weights of duts-hq are not on this machine."
     ),
 ]
 PredictorName = Annotated[
     str | None,
     typer.Option(
-        help="Network whose own prediction each mask is compared with: none, or as --weights of "
-        "hqsod predict."
+        help="Network whose own prediction each mask is compared with: none, or whatever "
+        "hqsod predict takes as --weights."
     ),
 ]
 Canvas = Annotated[str | None, typer.Option(help="Side of the black square canvas, or none.")]
@@ -83,7 +83,7 @@ Fallback = Annotated[
 Replace = Annotated[
     bool,
     typer.Option(
-        "--replace", help="Build pairs again that DEST has with other settings or from other files."
+        "--replace", help="Rebuild pairs in DEST built with other settings or from other files."
     ),
 ]
 Add = Annotated[
@@ -95,13 +95,13 @@ EngineName = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Of a Ray cluster, such as auto; by default RAY_ADDRESS, or else one is started here."
+        help="Ray cluster's address, such as auto; by default RAY_ADDRESS, or else one starts here."
     ),
 ]
 Cores = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Cores of each Ray worker; by default a machine's, divided among its GPUs."
+        min=1, help="Cores of each Ray worker; by default all of a machine's, divided by its GPUs."
     ),
 ]
 
@@ -114,7 +114,7 @@ def check(
     against: Annotated[
         Path | None,
         typer.Option(
-            parser=folder, help="Another data set, such as a test set, that may share no image."
+            parser=folder, help="Another data set, such as a test set, that must share no image."
         ),
     ] = None,
     known_faults: Annotated[
@@ -122,7 +122,7 @@ def check(
         typer.Option(
             parser=folder,
             metavar="CSV",
-            help="Faults that others found in it: a file with the columns stem, fault and found.",
+            help="Faults others found in SOURCE: a file with columns stem, fault and found.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -167,7 +167,7 @@ def build(
     address: Address = None,
     cores: Cores = None,
 ) -> None:
-    """Build the high-quality version of a data set; after a break, run it again to go on."""
+    """Build the high-quality version of a data set; to continue after a break, run it again."""
     from hqsod.building.home import made_with
     from hqsod.building.pipeline import build as run
 

@@ -38,7 +38,7 @@ Dataset = Annotated[str | None, typer.Option(help="Name of the data set, if ther
 ProtocolName = Annotated[str, typer.Option(help="standard or purnet.")]
 Also = Annotated[str, typer.Option(help="Further measures: ber,iou,dice,mba,biou,msiou.")]
 GtThreshold = Annotated[int, typer.Option(help="Ground truth above this level is foreground.")]
-Threshold = Annotated[int, typer.Option(help="Level at which --also cuts maps.")]
+Threshold = Annotated[int, typer.Option(help="Level from which a pixel is salient for --also.")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Score what can be scored, and list the rest.")
 ]

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 STANDARD = "-"  # in place of paths: from standard input to standard output
 
-SHAPING, CUT_OUTS = "Options for maps and all that is drawn of them", "Options for cut-outs"
+SHAPING, CUT_OUTS = "Options for maps and everything drawn from them", "Options for cut-outs"
 Refine = Annotated[
     bool,
     typer.Option(
         "--refine",
-        help="Draw their edges anew at the image's own size.",
+        help="Redraw the maps' edges at the image's own size.",
         rich_help_panel=SHAPING,
     ),
 ]
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="Make maps black and white: 255 above this share of it, such as 0.5, 0 elsewhere.",
+        help="Make maps black and white: 255 above this share of 255, such as 0.5; 0 elsewhere.",
         rich_help_panel=SHAPING,
     ),
 ]
@@ -52,7 +52,7 @@ Matting = Annotated[
     bool,
     typer.Option(
         "--matting",
-        help="Decide by closed-form matting how opaque the edge is, for hair; takes seconds.",
+        help="Set the edge's opacity by closed-form matting, for hair; takes seconds.",
         rich_help_panel=CUT_OUTS,
     ),
 ]
@@ -66,7 +66,7 @@ Background = Annotated[
 Crop = Annotated[
     int | None,
     typer.Option(
-        help="Crop to the object, with so many pixels around it.", rich_help_panel=CUT_OUTS
+        help="Crop to the object, with this many pixels around it.", rich_help_panel=CUT_OUTS
     ),
 ]
 Format = Annotated[
@@ -94,7 +94,7 @@ def predict(
     ] = None,
     recursive: Annotated[
         bool,
-        typer.Option("--recursive", help="Also folders in folders; OUT is laid out as they are."),
+        typer.Option("--recursive", help="Also search subfolders; OUT gets the same subfolders."),
     ] = False,
     weights: Weights = None,
     overlay: Annotated[
@@ -203,14 +203,14 @@ def export(
         str,
         typer.Argument(
             metavar="WEIGHTS",
-            help="As --weights of predict, or the file of a small upscaler or refiner.",
+            help="Whatever --weights of predict takes, or a small upscaler's or refiner's file.",
         ),
     ],
     onnx: Annotated[
         Path | None,
         typer.Option(
-            help="The file to write; beside the weights if not given. Of a small refiner one for "
-            "each step: NAME.mending.onnx, NAME.contour.onnx."
+            help="The file to write; by default beside the weights. A small refiner gets one for "
+            "each step: NAME.mending.onnx and NAME.contour.onnx."
         ),
     ] = None,
 ) -> None:
@@ -220,7 +220,7 @@ def export(
 
     for made in export_onnx(weights, onnx):
         typer.echo(
-            f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; over {made.compared} inputs "
-            f"of noise it differs from PyTorch by at most {made.difference:.1e}, and weights of 16 "
-            f"bits from those given by {made.rounding:.1e}"
+            f"{made.file}: {made.file.stat().st_size / 1e6:.1f} MB; on {made.compared} noise "
+            f"inputs it differs from PyTorch by at most {made.difference:.1e} with the same 16-bit "
+            f"weights, and by at most {made.rounding:.1e} with the original weights"
         )

@@ -19,7 +19,7 @@ def review(
         Path | None,
         typer.Argument(
             metavar="DEST",
-            help="A built data set; with --masks, where decisions go: MASKS-review if not told.",
+            help="A built data set; with --masks, the decisions' folder, by default MASKS-review.",
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Any folder of photographs.")] = None,
@@ -88,7 +88,7 @@ def _linked(
 
 @app.command()
 def apply(dest: DataSet) -> None:
-    """Write final-masks/ from the decisions; undecided pairs: refined unless flagged."""
+    """Write final-masks/ from the decisions; undecided pairs get refined masks unless flagged."""
     from hqsod.review.apply import apply as run
 
     done = run(dest)

@@ -29,8 +29,8 @@ Weights = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Side of the square that images are resized to; by default what the weights were "
-        "trained at, or 320."
+        help="Side of the square that images are resized to; by default the size the weights "
+        "were trained at, or 320."
     ),
 ]
 Batch = Annotated[

@@ -26,12 +26,12 @@ def serve(
         str | None,
         typer.Option(
             envvar="HQSOD_TOKEN",
-            help="Secret that clients must send; off this machine a new one by default.",
+            help="Secret that clients must send; a new one by default, none on a loopback host.",
         ),
     ] = None,
     queue: Annotated[
         int,
-        typer.Option(min=1, help="Images worked on or waiting at once; the rest is answered 503."),
+        typer.Option(min=1, help="Images processed or waiting at once; more are answered 503."),
     ] = DEFAULTS.places,
     max_mb: Annotated[
         int, typer.Option(min=1, help="Megabytes an image file may have.")
@@ -58,6 +58,6 @@ def serve(
     listening, address = connections.listen(host, port, token)
     service = create_service(predictor, limits, address)
     typer.echo(f"weights: {about(predictor.network)}, batches of {predictor.batch}")
-    typer.echo(f"open {address.url}\nstop with Ctrl+C; what was taken in is answered first")
+    typer.echo(f"open {address.url}\nstop with Ctrl+C; accepted requests are answered first")
     most = max(connections.CONNECTIONS, 2 * queue)
     connections.make(service, most).run(sockets=[listening])

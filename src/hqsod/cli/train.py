@@ -37,14 +37,14 @@ RecipeName = Annotated[
 ]
 Stages = Annotated[str | None, typer.Option(help="Stages to train, such as 1,2; all by default.")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Such as stage1.steps=100; can be repeated.")
+    list[str] | None, typer.Option("--set", help="A setting, such as stage1.steps=100; repeatable.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it began.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, unchanged.")]
 Overfit = Annotated[
     int | None, typer.Option(help="Overfit this many images, to see that training works.", min=1)
 ]
 Validation = Annotated[
-    Path | None, typer.Option(help="Data set to validate on; else a part is held out.")
+    Path | None, typer.Option(help="Data set to validate on; by default part of DATA is held out.")
 ]
 Images = Annotated[str | None, typer.Option(help="Folder of the photographs.")]
 Masks = Annotated[

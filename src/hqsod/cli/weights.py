@@ -34,7 +34,7 @@ def list_files() -> None:
             file.name, size, there, "; ".join(filter(None, (file.network, file.licence, scores)))
         )
     Console().print(table)
-    typer.echo(f"Downloaded files lie in {weights.cache_folder()}.")
+    typer.echo(f"Downloaded files are in {weights.cache_folder()}.")
 
 
 @group.command()
@@ -82,7 +82,7 @@ def describe(
     mean: Annotated[
         str, typer.Option(help="Subtracted from red, green and blue: three numbers, or one.")
     ] = "0",
-    std: Annotated[str, typer.Option(help="What the rest is divided by: likewise.")] = "1",
+    std: Annotated[str, typer.Option(help="Then divided by: three numbers, or one.")] = "1",
     size: Annotated[
         int | None, typer.Option(help="Side of the square it takes, if the graph does not fix it.")
     ] = None,
@@ -117,8 +117,8 @@ def describe(
     beside = onnx_preparation.file_beside(network)
     write_bytes(beside, onnx_preparation.to_json(found))
     typer.echo(
-        f"{beside}: images of {found.size} x {found.size}; noise gives values from {lowest:.3g} to "
-        f"{highest:.3g}, so they are {found.values}"
+        f"{beside}: images of {found.size} x {found.size}; on noise, values run from {lowest:.3g} "
+        f"to {highest:.3g}, so they are {found.values}"
     )
 
 
@@ -136,7 +136,7 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
 ) -> None:
-    """Turn a published PurNet checkpoint into a file of ours, checked on the way."""
+    """Convert a published PurNet checkpoint to hqsod's format, and check it."""
     extras.require("torch", "hqsod weights convert")
     from hqsod import weights
     from hqsod.models.purnet import is_published, load_purnet
@@ -144,7 +144,7 @@ def convert(
     state = weights.load(published)
     if not is_published(state):
         raise WeightsError(
-            f"{published}: not in the published naming", expected="a published PurNet file"
+            f"{published}: not the published tensor names", expected="a published PurNet file"
         )
     network = load_purnet(state)
     source = f"{published.name} sha256 {weights.sha256(published)}"

@@ -123,7 +123,7 @@ def _layout(built: Sequence[Record]) -> str:
             *rows,
             "- `manifest.sqlite`: for each pair its sources, placement on the canvas, hashes, "
             "timings and quality figures",
-            f"- `{SHEET}`: a look at {min(ROWS, len(built))} of them, whole and close by",
+            f"- `{SHEET}`: {min(ROWS, len(built))} of the pairs, whole and in close-up",
         ]
     )
 
@@ -189,7 +189,7 @@ def _review(folder: Path, home: Path, built: Sequence[Record]) -> str:
     counts = ", ".join(f"{count} {choice}" for choice, count in sorted(choices.items()))
     return (
         f"## Review\n\n{choices.total()} of {len(built)} pairs decided by a person: "
-        f"{counts or 'none yet'}. `{FINAL_FOLDER}/` holds {final} masks that `hqsod apply` made of "
-        "the decisions: as decided; undecided ones refined, or upscaled where flagged; rejected "
-        "pairs left out.\n"
+        f"{counts or 'none yet'}. `{FINAL_FOLDER}/` holds {final} masks that `hqsod apply` made "
+        "from the decisions: the mask decided on; else the refined one, or the upscaled one where "
+        "flagged; rejected pairs are left out.\n"
     )

@@ -37,7 +37,7 @@ def contact_sheet(folder: Path, built: Sequence[Record]) -> Array:
 
 def _titles() -> Array:
     titles = Image.new("RGB", (2 * len(LAYERS) * CELL, CAPTION), PAPER)
-    close = [f"{layer}, close" for layer in LAYERS]
+    close = [f"{layer}, close-up" for layer in LAYERS]
     for column, title in enumerate([*LAYERS, *close]):
         position = (column * CELL + 8, 3)
         ImageDraw.Draw(titles).text(position, title, TEXT_COLOUR, ImageFont.load_default(15))

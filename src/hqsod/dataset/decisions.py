@@ -1,8 +1,8 @@
 """What a person decided about the masks: a table beside the records in the manifest's file.
 
 Append-only: a changed mind, an undo and a new note each get a row, and a stem's newest row counts.
-Rows of a stem are numbered 1, 2, 3 ...; whoever decides names the number they saw last, so that of
-two windows the later one is told and overwrites nothing.
+Rows of a stem are numbered 1, 2, 3 ...; whoever decides gives the number they saw last, so that
+with two windows open the later one gets an error and overwrites nothing.
 """
 
 from __future__ import annotations

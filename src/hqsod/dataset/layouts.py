@@ -78,8 +78,8 @@ def find(source: Path, images: str | None = None, masks: str | None = None) -> F
             fix="name the folders with --images and --masks",
         )
     for files, what in (
-        (found.ambiguous, "with the name of another file"),
-        (found.others, "that are no images by their names"),
+        (found.ambiguous, "files with the same name as another"),
+        (found.others, "files whose names are not those of images"),
     ):
         if files:
             note(

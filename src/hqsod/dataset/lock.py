@@ -33,7 +33,7 @@ def sole_run(dest: Path) -> Iterator[None]:
         raise OutputError(
             f"{dest}: {error.strerror}",
             expected="a folder that can be written to",
-            fix="mend its permissions",
+            fix="correct its permissions",
         ) from error
     try:
         yield

@@ -249,7 +249,7 @@ class Manifest:
 
 @contextmanager
 def damage_told(folder: Path, what: str) -> Iterator[None]:
-    """What goes wrong in here is that `what`, of the manifest in `folder`, is damaged."""
+    """Report an error in this block as damage to `what` in the manifest of `folder`."""
     try:
         yield
     except (ValueError, TypeError, LookupError, RecursionError) as error:

@@ -35,7 +35,7 @@ class Refining:
             return f"refining changed none of {self.masks} masks"
         return (
             f"refining changed {self.changed} of {self.masks} masks: on average "
-            f"{self.redrawn:.1%} of the pixels within {NEAR} of the contour changed sides "
+            f"{self.redrawn:.1%} of the pixels within {NEAR} pixels of the contour changed sides "
             f"(overlap before and after {self.iou:.1%})"
         )
 
@@ -63,7 +63,7 @@ def redrawn(before: Array, after: Array) -> float:
 
     Returns:
         Changed pixels, wherever they are, over pixels within `NEAR` of the contour of `before`; at
-        most 1, where all of a mask is another.
+        most 1, as where all of the mask has changed.
     """
     first, second = binarise(before), binarise(after)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * NEAR + 1, 2 * NEAR + 1))

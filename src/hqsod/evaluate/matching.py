@@ -52,7 +52,7 @@ def match_folders(
         raise SettingsError(
             f"photographs of {', '.join(sorted(unknown))}",
             expected=f"photographs of {' or '.join(ground_truths)}",
-            fix="name them as the ground truths: DATASET=DIR",
+            fix="give them the names of the ground truths: DATASET=DIR",
         )
     found = {}
     for name, given in ground_truths.items():
@@ -131,7 +131,7 @@ def _maps_folder(given: Path, dataset: str, alone: bool) -> Path:
 
 
 def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Unscored]]:
-    """Images by stem, in order, and what is called like one and cannot be scored."""
+    """Images by stem, in order, and files named like images that cannot be scored."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder", expected=f"a folder of {what}")
     first, doubled = layouts.by_stem(find_images(folder))
@@ -139,7 +139,7 @@ def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Unscored]]:
         raise InputError(f"{folder}: no images in it", expected=f"a folder of {what}")
     unscored = [Unscored("ambiguous", file, "another file has this stem") for file in doubled]
     broken = (file for file in find_others(folder) if file.suffix.lower() in SUFFIXES)
-    return first, unscored + [Unscored("unreadable", file, "a link to no file") for file in broken]
+    return first, unscored + [Unscored("unreadable", file, "a broken link") for file in broken]
 
 
 def passed_over(matched: Mapping[str, MatchedDataset]) -> Iterator[str]:

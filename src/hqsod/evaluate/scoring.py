@@ -66,8 +66,8 @@ def _score(task: ScoringTask, settings: metrics.ScoreSettings, kept: Path) -> Sc
     highest = int(truth.max())
     if settings.protocol == "standard" and 0 < highest <= settings.gt_threshold:
         reason = (
-            f"its levels end at {highest}, so nothing of it is foreground, which lies above "
-            f"{settings.gt_threshold}; bring them to 0 and 255, or lower --gt-threshold"
+            f"its highest level is {highest}, so it has no foreground, which must be above "
+            f"{settings.gt_threshold}; rescale it to 0 and 255, or lower --gt-threshold"
         )
         raise _RefusedError("levels", task.ground_truth, reason)
     return ScoredPair(task.stem, metrics.score_pair(prediction, truth, settings), key=key)

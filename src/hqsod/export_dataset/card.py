@@ -55,7 +55,7 @@ def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks
     sections = (
         front_matter(sum(pairs.values()), files),
         f"Exported with hqsod {__version__} as {form}: {counts}; masks: {masks}. The name of a "
-        f"pair alone decides its split. Of each pair: {COLUMNS}.",
+        f"pair alone decides its split. Each pair has {COLUMNS}.",
         f"## Loading\n\n```python\nfolder = {f'./{folder.resolve().name}'!r}  # from beside it\n"
         f"{LOADING[form]}\n```",
         f"What follows is the card of the data set that this was exported from.\n\n"

@@ -34,9 +34,9 @@ HINT = 0.25  # share of object or background that counts for this: a soft mask's
 AFFECTED = 64  # pixels: how far around it a change is felt, by the blurs and distances below
 STAIRS = GROUP / 2  # standard deviation, in pixels, that takes the steps out of the mask's contour
 
-# By so much the right rows must fit better than the next, in one column of so many that tell them:
-# of 88 masks of DUTS-TR, enlarged and cut anywhere, they had at most 0.51 of its misses, of these
-# masks as they are at least 0.88.
+# How much better the right rows must fit than the next, and every how many columns are looked at:
+# on 88 masks of DUTS-TR, enlarged and cropped anywhere, they missed at most 0.51 times as much as
+# the next; on these masks as they are, the best missed at least 0.88 times as much.
 CLEARLY, ASKED = 0.7, 4
 
 
@@ -46,7 +46,7 @@ class ContourStep:
     Args:
         draw: see `ContourPass`.
         stride: sides of what it is shown are multiples of this.
-        margin: how many pixels around it decide what becomes of a pixel.
+        margin: how many pixels around a pixel decide what becomes of it.
         device: where it runs.
         tile: side of what is drawn in one pass, a multiple of the stride.
     """
@@ -146,7 +146,7 @@ def find_phase(mask: Array) -> int:
 def move_contour(mask: Array, saliency: Floats) -> Array:
     """A mask with its contour moved to the network's, as far as the network is decided.
 
-    Of the two contours' distances a mean is taken at each pixel: where the network is decided the
+    At each pixel the distances to the two contours are averaged: where the network is decided the
     line is its own, where it is not the mask's, and between the two it runs from one to the other.
     Of what the network says away from the lines nothing stays, no grey patches and no specks.
 

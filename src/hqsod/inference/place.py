@@ -96,7 +96,7 @@ def require_torch(name: str, place: Place) -> None:
         SettingsError: it is not.
     """
     if place.may_be_onnx:
-        extras.require("torch", f"{name}, of which no ONNX file lies beside it,")
+        extras.require("torch", f"{name}, which has no ONNX file beside it,")
     extras.require("torch", f"{name} on {place.device} in {place.precision}")
 
 

@@ -25,7 +25,7 @@ class TorchPass:
 
     @torch.inference_mode()
     def __call__(self, *arrays: Array) -> Array:
-        """Arrays that can be written to, as the module wants them, to what it makes of them.
+        """Run the module on arrays, which must be writable and as it expects them.
 
         Raises:
             SettingsError: the process was forked.

@@ -60,7 +60,7 @@ def load_in_torch(
     except WeightsError as error:
         raise WeightsError(
             f"{name}: {error.got}",
-            expected="CascadePSP's weights, or a small refiner's of this version of hqsod",
+            expected="weights of CascadePSP, or of a small refiner made for this version of hqsod",
             fix="hqsod train PAIRS --recipe contour makes the latter",
         ) from error
     return CascadeRefiner(name, digest, optimise(network, device, precision))

@@ -22,7 +22,7 @@ EPS = float(np.spacing(1))
 """Keeps the published formulas' denominators from 0, as MATLAB's `eps` does."""
 
 SALIENT_FROM = MASK_THRESHOLD + 1
-"""The level from which a map that is cut is salient: where a mask is object."""
+"""The level from which a pixel of a binarised map is salient, as a pixel of a mask is object."""
 
 # cv2.calcHist returns float32, which is exact up to here.
 _EXACT_COUNT = 2**24

@@ -105,9 +105,9 @@ class ScoreSettings:
         if self.protocol == "standard":
             words["ground truth"] = f"above {self.gt_threshold} of 255 is foreground"
         if self.also:
-            words[", ".join(self.also)] = f"maps cut at {self.threshold} of 255, not stretched"
+            words[", ".join(self.also)] = f"binarised at {self.threshold} of 255, not stretched"
         method = RESIZING[self.protocol].name.lower()
-        resized = f"resized to the ground truth's, {method}"
+        resized = f"resized to the ground truth's size, {method}"
         return words | {"other sizes": resized if self.resize else "refused"}
 
 

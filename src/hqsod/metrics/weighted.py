@@ -79,7 +79,7 @@ def _window(pair: Comparison) -> tuple[slice, slice]:
     inner, outer = _bounds(pair.truth, _REACH), _bounds(pair.truth, _FAR)
     darkest = np.count_nonzero(pair.scale == 0) - 1
     lit = _bounds((pair.levels > darkest).view(np.uint8), 0)
-    # Of three sides the middle one: as far as it is salient, between the two margins.
+    # The median of the three: as far as the map is salient, but within the two margins.
     top, left, bottom, right = (sorted(sides)[1] for sides in zip(inner, outer, lit, strict=True))
     return slice(top, bottom), slice(left, right)
 

@@ -48,7 +48,7 @@ class ContourRefiner(nn.Module):
 
     @property
     def margin(self) -> int:
-        """How many pixels around it decide what becomes of a pixel; a multiple of `stride`.
+        """How many pixels around a pixel decide what becomes of it; a multiple of `stride`.
 
         Two convolutions to a block, a strided one before it; the blocks of the way down and up,
         and the dilated one at the bottom, which counts twice.

@@ -110,7 +110,7 @@ class Rectification(Subnetwork):
         self.error_heads = _heads(extractor, width)
 
     def split(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded features of a level to saliency features and difference; tanh of it attends."""
+        """Decoded features of a level to saliency features and a difference, whose tanh attends."""
         saliency = self.saliency[level](features)
         return saliency, self.mistakes[level](features) - saliency
 

@@ -70,7 +70,7 @@ class SmallUpscaler(nn.Module):
             body = block(body)
         details = F.pixel_shuffle(self.last(stem + body).float(), scale)
         # antialias changes nothing when enlarging but the kernel: this one is Pillow's. It is twice
-        # as fast on colours that lie apart, adding is on what lies alike.
+        # as fast on separate colour planes; adding is fast where both have the same layout.
         enlarged = F.interpolate(
             images.contiguous(), scale_factor=scale, mode="bicubic", antialias=True
         )

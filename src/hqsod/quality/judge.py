@@ -49,7 +49,7 @@ DOUBTFUL = -1.5  # doubt at which the trust is a half; one right mask in ten has
 STEEPNESS = 1.5  # how fast it falls there
 OUTLIER = 3.0  # deviations at which figures are clipped
 # Overlap with a network's own prediction under which the trust falls, in proportion. Not fitted: it
-# is what finds the real faults of DUTS, and the damages say little of it; see docs/duts-faults.md.
+# is what finds the real faults of DUTS, and simulated damage says little; see docs/duts-faults.md.
 SEEN = 0.8
 
 

@@ -22,14 +22,14 @@ CARDS_AT_ONCE = 200
 LARGEST_BODY = 64_000_000  # bytes: a painted mask
 REFUSALS = {
     400: "Not JSON.",
-    401: "The token is missing, where one is asked for.",
+    401: "A token is required, and it is missing.",
     403: "Sent by a page of another site.",
-    404: "There is no such pair, version or image, or no longer.",
+    404: "There is no such pair, version or image, or it is gone.",
     408: "The body did not arrive in time.",
     409: "Somebody decided on the pair meanwhile.",
     413: "The body has too many bytes.",
     421: "Sent to a name that is not this machine's.",
-    422: "A value that cannot be, or a file that is no mask.",
+    422: "An invalid value, or a file that is not a mask.",
 }
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address names the content
 

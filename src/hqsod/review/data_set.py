@@ -149,7 +149,7 @@ class ReviewSet:
         return image, before, after
 
     def decide(self, stem: str, wish: Wish) -> dict[str, Any]:
-        """Keep a decision; the pair's card and the counts as they are then.
+        """Keep a decision, and return the pair's card and the counts as they are then.
 
         Raises:
             MissingError: there is no such pair or version.
@@ -172,7 +172,7 @@ class ReviewSet:
         size = images.read_size(self._layers(record, history)[PICTURE])
         if mask.shape != size:
             raise InputError(
-                f"{stem}: a correction of {mask.shape}", expected=f"the image's {size}"
+                f"{stem}: a corrected mask of {mask.shape}", expected=f"the image's size {size}"
             )
         name = painted_name(wish.after + 1)
         path = version_file(self.folder, record, name)

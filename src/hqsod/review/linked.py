@@ -90,7 +90,7 @@ def _link(link: Path, folder: Path) -> None:
         return
     if link.exists() or link.is_symlink():
         raise OutputError(
-            f"{link}: stands for {link.resolve()}",
+            f"{link}: already leads to {link.resolve()}",
             expected=f"nothing, or a link to {folder.resolve()}",
             fix="name another folder for the decisions",
         )

@@ -47,7 +47,7 @@ class Query(BaseModel, extra="forbid"):
 
     Attributes:
         state: which pairs.
-        search: letters that stand in the stem, in any case.
+        search: text that the stem contains, in upper or lower case.
         figure: a quality figure to order by instead of the score, or None.
         descending: whether its largest values are the doubtful ones.
         at_least: its least value shown.

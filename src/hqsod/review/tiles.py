@@ -124,7 +124,7 @@ def require(path: Path) -> None:
     """
     if not path.is_file():
         raise MissingError(
-            f"{path}: no such file", expected=f"as {MANIFEST} says", fix="build it again"
+            f"{path}: no such file", expected=f"what {MANIFEST} names", fix="build it again"
         )
 
 

@@ -48,7 +48,7 @@ _ALL = (
         unit="overlap",
         warn=0.96,
         bad=0.92,
-        words=("Refining changed little", "Refining changed some", "Refining changed much"),
+        words=("Refining changed little", "Refining changed a fair bit", "Refining changed a lot"),
     ),
     Figure(
         name="mended",
@@ -83,7 +83,7 @@ _ALL = (
         words=(
             "The first candidate shows the same object",
             "The first candidate shows a somewhat different object",
-            "The first candidate shows another object",
+            "The first candidate shows a different object",
         ),
     ),
     Figure(
@@ -107,7 +107,7 @@ _ALL = (
         words=(
             "A network sees the same object",
             "A network sees a somewhat different object",
-            "A network sees another object",
+            "A network sees a different object",
         ),
     ),
     Figure(

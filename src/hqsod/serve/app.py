@@ -32,18 +32,18 @@ from hqsod.web.refusals import answer_errors, described
 
 # What refusals mean. The guard's can come from anywhere, the others where images are sent.
 GUARDS = {
-    401: "The token is missing, where one is asked for.",
+    401: "A token is required, and it is missing.",
     403: "Sent by a page of another site.",
     421: "Sent to a name that is not this machine's.",
 }
 IMAGES = {
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
-    422: "Not an image, damaged, of too many pixels, or parameters that are none or out of range.",
+    422: "Not an image, damaged, too many pixels, or a parameter that is unknown or out of range.",
     500: "The network or the drawing failed.",
-    503: "All places are taken; Retry-After says in how many seconds to come again.",
+    503: "All places are taken; Retry-After says how many seconds to wait before retrying.",
 }
-DESCRIPTION = "What is salient in an image, cut out, and its saliency map."
+DESCRIPTION = "The salient object of an image, cut out, and the image's saliency map."
 
 
 class Health(BaseModel):
@@ -130,7 +130,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
     written = [name for name, _ in WRITTEN.values()]
 
     @app.post(
-        "/cutout", summary="What is salient, cut out", **_operation(written, "file", "background")
+        "/cutout", summary="Salient object, cut out", **_operation(written, "file", "background")
     )
     async def cutout(request: Request, asked: Annotated[CutOutAsked, Query()]) -> Response:
         """RGBA with the object's own colours at its edge, or RGB with a background."""
@@ -157,7 +157,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
     @app.get("/health", summary="Whether it works", responses=described({503: "It fails."}))
     async def health() -> Health:
-        """Fails from a batch that the network failed on to the next that it did not."""
+        """Fails once the network has failed on a batch, until a batch succeeds."""
         if service.failure is not None:
             raise HTTPException(503, service.failure)
         return about

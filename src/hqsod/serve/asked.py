@@ -28,7 +28,7 @@ class MapAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     refine: bool = Field(False, description="Draw the edge anew at the image's own size.")
-    threshold: Share = Field(None, description="Black and white: 255 above this share of it.")
+    threshold: Share = Field(None, description="Black and white: 255 above this share of 255.")
     drop_islands: Share = Field(
         None, description="Drop parts smaller than this share of the largest part."
     )
@@ -38,12 +38,12 @@ class CutOutAsked(MapAsked):
     """`hqsod.cutout.CutOut`; an image for the background comes in a form."""
 
     matting: bool = Field(False, description="Closed-form matting at the edge, for hair.")
-    crop: Pixels = Field(None, description="Crop to the object, with so many pixels around it.")
+    crop: Pixels = Field(None, description="Crop to the object, with this many pixels around it.")
     background: Colour = Field(
         None,
         description="A colour behind the object: white, #ffcc00.",
         json_schema_extra={"pattern": "^#[0-9a-fA-F]{6}$"},
     )
     format: Literal["png", "webp", "jpg"] = Field(
-        "png", description="Of the answer; jpg needs a background."
+        "png", description="File format of the answer; jpg needs a background."
     )

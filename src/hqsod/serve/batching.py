@@ -27,7 +27,7 @@ class _Waiting:
 
 
 class Batcher:
-    """The way of single images into a network that takes several.
+    """Takes single images to a network that takes several.
 
     Args:
         network: (S, S, 3) uint8 images to (B, S, S) float32 maps; always called in one thread.
@@ -79,9 +79,9 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[_Waiting], computing: asyncio.Future[Maps]) -> None:
-        """Hand out a batch's maps, or its error: that is for those who wait, the next batch goes.
+        """Hand out a batch's maps, or its error, to those who wait; the next batch goes on.
 
-        Whose client left meanwhile has a result that is done: it was cancelled.
+        An image whose client has left has a result that is done already: it was cancelled.
         """
         started = perf_counter()
         try:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from hqsod.errors import InputError
 
 EXPECTED = (
-    "a form with the image's file, and for a cut-out perhaps one named background, or the image's "
-    "file itself as the body"
+    "a form with the image's file and, for a cut-out, optionally one named background; or the "
+    "image's file itself as the body"
 )
 BACKGROUND = re.compile(rb'(?<!file)name="background"')
 
@@ -39,7 +39,7 @@ def files_in(form: bytes, content_type: str) -> Sent:
         raise InputError("a form without a boundary", expected=EXPECTED)
     opening, *fields = (b"\r\n" + form).split(b"\r\n--" + boundary.encode())
     if opening or not fields or not fields.pop().startswith(b"--"):
-        raise InputError("a form that does not end", expected=EXPECTED)
+        raise InputError("a form without its closing boundary", expected=EXPECTED)
     files: dict[bool, bytes] = {}
     for field in fields:
         about, _, content = field.partition(b"\r\n\r\n")

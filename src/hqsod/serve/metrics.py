@@ -46,7 +46,7 @@ class Metrics:
             registry=where,
         )
         self.network = Histogram(
-            "hqsod_network_seconds", "A batch's time in it.", buckets=SECONDS, registry=where
+            "hqsod_network_seconds", "Network time of a batch.", buckets=SECONDS, registry=where
         )
         inside = Gauge("hqsod_requests_in_progress", "Images being worked on.", registry=where)
         inside.set_function(in_progress)

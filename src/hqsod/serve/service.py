@@ -1,8 +1,8 @@
 """From an image's file to the file of its result, for many clients at once and in bounded memory.
 
-Bounded are the images that are worked on or wait (further requests get 503), the bytes of those
+It bounds the images being worked on or waiting (further requests get 503), the bytes of those
 that are arriving, an image's bytes and pixels, and how many images lie decoded in memory. Images
-are decoded, drawn and compressed in a few threads, beside the network's.
+are decoded, drawn and compressed in a few threads, besides the network's own.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Service:
     def _require(self, room: bool) -> None:
         if not room:
             wait = min(max(1, math.ceil(self.in_progress * self._batcher.pace)), LONGEST_WAIT)
-            reason = f"all {self.limits.places} places are taken; come again in {wait} s"
+            reason = f"all {self.limits.places} places are taken; try again in {wait} s"
             raise HTTPException(503, reason, {"Retry-After": str(wait)})
 
     async def _files(self, request: Request) -> Sent:

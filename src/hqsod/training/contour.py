@@ -77,7 +77,7 @@ class ContourRecipe(Section):
         stride = GROUP << (len(self.widths) - 1)
         if self.crops.side % stride:
             raise ValueError(
-                f"crops.side a multiple of {stride}, the stride of {len(self.widths)} widths"
+                f"crops.side to be a multiple of {stride}, the stride of {len(self.widths)} widths"
             )
         return self
 
@@ -88,7 +88,7 @@ def stages(recipe: ContourRecipe, folders: DataFolders, _out: Path) -> list[Stag
 
 
 def _prepare(recipe: ContourRecipe, folders: DataFolders) -> Prepared:
-    """Find the pairs, hold some of them out, and draw the first weights.
+    """Find the pairs, hold some of them out, and initialise the weights.
 
     Raises:
         InputError: no pairs, or none of them can be used.

@@ -30,7 +30,7 @@ VERTICES = (0.04, 0.4)  # shares of a rough contour's that stay
 
 
 class Wear(Section):
-    """How a pair is worn; shares are of the pairs, those of a contour's faults of the faulty ones.
+    """How a pair is worn; shares are of all pairs, those of a contour's faults of faulty pairs.
 
     Attributes:
         intact: share of the masks whose contour stays where it is.

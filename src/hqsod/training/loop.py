@@ -81,7 +81,7 @@ def run(task: TrainingTask, settings: LoopSettings, folder: Path, accelerator: A
 def _batches(task: TrainingTask, settings: LoopSettings, accelerator: Accelerator) -> Batches:
     if not len(task.data):
         raise SettingsError(
-            "no image is left to train on, all are held out to validate on",
+            "no images are left to train on; all are held out for validation",
             expected="at least one",
             fix="add images, lower the recipe's holdout with --set, or name a data set for "
             "--validation",

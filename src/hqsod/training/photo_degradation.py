@@ -52,7 +52,7 @@ class Degradation(Section):
     def _whole(self) -> Degradation:
         if self.clean + self.compressed > 1:
             raise ValueError(
-                f"clean and compressed to be 1 at most, not {self.clean} + {self.compressed}"
+                f"clean plus compressed to be at most 1, not {self.clean} + {self.compressed}"
             )
         return self
 

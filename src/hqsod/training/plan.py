@@ -62,7 +62,7 @@ class TrainingPlan(Section):
 def read_plan(out: Path) -> TrainingPlan | None:
     """The plan of the run in a folder; None where there is none.
 
-    A plan that was refused before its first step, which no stage's folder follows, claims nothing.
+    A plan that was refused before its first step has no stage's folder, and does not count.
 
     Raises:
         SettingsError: `plan.json` is damaged, or of another version of hqsod.

@@ -73,10 +73,10 @@ class RefinerRecipe(Section):
         stride = GROUP << (len(self.widths) - 1)
         if self.damage.crop % stride:
             raise ValueError(
-                f"damage.crop a multiple of {stride}, the stride of {len(self.widths)} widths"
+                f"damage.crop to be a multiple of {stride}, the stride of {len(self.widths)} widths"
             )
         if self.start == "random" and "extractor" not in self.loop.rates:
-            raise ValueError("a rate for the extractor, which would stay random for ever")
+            raise ValueError("a learning rate for the extractor, which would stay random")
         return self
 
 

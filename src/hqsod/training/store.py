@@ -116,7 +116,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:
-            console.print("waiting for another training that prepares the same images")
+            console.print("waiting for another training run that is preparing the same images")
             lock.acquire()
     except OSError as error:
         raise OutputError(

@@ -1,7 +1,7 @@
 """How the small upscaler is trained: photographs, what is left of them, how well they come back.
 
 Trained for PSNR alone: a loss that rewards invented detail would draw texture that was not there,
-and what is cut out along it. The image is scored as the field scores it: PSNR on the Y of BT.601,
+and cut-outs would follow it. The image is scored as the field scores it: PSNR on the Y of BT.601,
 a border of `scale` pixels left out.
 """
 
@@ -81,7 +81,7 @@ def stages(recipe: UpscalerRecipe, folders: DataFolders, _out: Path) -> list[Sta
 
 
 def _prepare(recipe: UpscalerRecipe, folders: DataFolders) -> Prepared:
-    """Find the photographs, hold some of them out, and draw the first weights.
+    """Find the photographs, hold some of them out, and initialise the weights.
 
     Raises:
         InputError: no photographs, or none of them can be used.
@@ -256,7 +256,7 @@ def _as_images(patches: Tensor) -> Tensor:
 
 
 def _middle(image: Array) -> Array:
-    """The middle of a image, on black where the image is smaller than a tile."""
+    """The middle of an image, on black where the image is smaller than a tile."""
     height, width = (min(side, _TILE) for side in image.shape[:2])
     top, left = ((side - _TILE) // 2 if side > _TILE else 0 for side in image.shape[:2])
     tile = image[top : top + height, left : left + width]

@@ -126,7 +126,7 @@ class Evaluation:
             raise InputError(
                 f"{len(self.unscored)} files could not be scored ({', '.join(kinds)})",
                 expected="one readable map of the same size for each ground truth",
-                fix="mend them, or pass --resize for sizes and --allow-missing for the rest",
+                fix="correct them, or pass --resize for sizes and --allow-missing for the rest",
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The server does not answer: nothing was saved. Start hqsod review again, then repeat the key.");
+    throw new Error("The server does not answer: nothing was saved. Start hqsod review again, then press the key again.");
   }
   const body = await answer.json().catch(() => ({}));
   if (answer.status === 409) throw new Overtaken(body.error);

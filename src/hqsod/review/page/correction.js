@@ -124,7 +124,7 @@ export class Correction {
   takeRegion(point) {
     const source = this.erasing ? this.canvas : this.proposal;
     const region = source && regionAt(source, point);
-    if (!region) { this.missed(source ? "There is no object there." : "That version is still on its way."); return; }
+    if (!region) { this.missed(source ? "There is no object there." : "That version is still loading."); return; }
     const { x, y, width, height, values } = region;
     this.start();
     const image = this.context.getImageData(x, y, width, height);

@@ -167,7 +167,7 @@ async function decide(choice) {
   const wish = { choice, note, who: who(), after: pair.number };
   if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) return;
   remember([pair]);
-  toast(`${pair.stem}: ${choice}. z takes it back.`);
+  toast(`${pair.stem}: ${choice}. Press z to undo.`);
   if (!isOpen()) grid.move(1);
   else await goOn(pair.stem);
 }
@@ -188,7 +188,7 @@ async function decideSelected(choice) {
   }
   if (!done.length) return;
   remember(done);
-  if (!grid.selected.size) toast(`${done.length} pairs: ${choice}. z takes them back.`);
+  if (!grid.selected.size) toast(`${done.length} pairs: ${choice}. Press z to undo.`);
 }
 
 async function undo() {
@@ -212,7 +212,7 @@ async function undo() {
   }
   const [{ stem, choice }] = before;
   if (isOpen()) await openPair(stem);
-  toast(before.length > 1 ? `${before.length} pairs as before.` : `${stem}: ${choice ?? "undecided"} again.`);
+  toast(before.length > 1 ? `${before.length} pairs restored.` : `${stem}: ${choice ?? "undecided"} again.`);
 }
 
 async function saveNote() {
@@ -229,7 +229,7 @@ async function saveNote() {
 
 async function saveCorrection() {
   const { pair } = viewer;
-  if (correcting.mask.corners.length) { toast("The polygon is still open: p and Enter close it, Esc drops it."); return; }
+  if (correcting.mask.corners.length) { toast("The polygon is still open: press p, then Enter, to close it, or Esc to drop it."); return; }
   const png = await correcting.mask.png();
   const wish = { who: who(), after: pair.number, note: byId("note").value };
   if (!await commit(pair.stem, () => api.correct(pair.stem, png, wish))) return;
@@ -237,7 +237,7 @@ async function saveCorrection() {
   correcting.mask.changes = [];
   correcting.leave();
   await goOn(pair.stem);
-  toast(`${pair.stem}: correction saved and taken. z takes the decision back.`);
+  toast(`${pair.stem}: correction saved and used. Press z to undo the decision.`);
 }
 
 // ---- keys
@@ -284,7 +284,7 @@ const PAIR_KEYS = {
   "+": ["larger", () => stage.zoom(1.5)],
   "-": ["smaller", () => stage.zoom(1 / 1.5)],
   0: ["fit", () => stage.fit()],
-  9: ["one pixel to one", () => stage.zoom(1 / stage.scale)],
+  9: ["one image pixel to one screen pixel", () => stage.zoom(1 / stage.scale)],
   "Shift+ArrowLeft": ["pan (all four arrows)", () => stage.pan(PAN, 0)],
   "Shift+ArrowRight": [null, () => stage.pan(-PAN, 0)],
   "Shift+ArrowUp": [null, () => stage.pan(0, PAN)],

@@ -89,8 +89,8 @@ export class Viewer {
     const line = byId("state");
     line.className = `state${pair.flagged ? " flagged" : ""}${pair.choice ? " decided" : ""}`;
     const trust = pair.score === null ? "" : ` Trust ${pair.score.toFixed(2)}.`;
-    const counts = pair.counts_as === null ? "the pair is left out" : `${pair.counts_as} counts`;
-    if (pair.rebuilt) line.textContent = `Decided before the pair was built anew: look again.${trust}`;
+    const counts = pair.counts_as === null ? "the pair is left out" : `${pair.counts_as} is used`;
+    if (pair.rebuilt) line.textContent = `Decided before the pair was rebuilt: look again.${trust}`;
     else if (pair.choice === "later") line.textContent = `Put off; until then ${counts}.${trust}`;
     else if (pair.choice) line.textContent = `Decided: ${counts}.${trust}`;
     else line.textContent = `${pair.flagged ? "Flagged" : "Not flagged"}, undecided: ${counts}.${trust}`;
