@@ -30,8 +30,9 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import RESULTS, report
-from hqsod import Predictor, images
+from hqsod import Predictor
 from hqsod.dataset.layouts import find_pairs
+from hqsod.pairs import read_pair
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
 from hqsod.types import Pair
@@ -52,7 +53,7 @@ def take_figures(
     with progress_bar(len(pairs), "judging") as bar:
         for number, pair in enumerate(pairs, start=1):
             if pair.stem not in figures:
-                image, mask, _ = images.read_pair(pair)
+                image, mask, _ = read_pair(pair)
                 prediction = (predict(image) * 255).round().astype("uint8")
                 figures[pair.stem] = judge(image, mask, mask, prediction).as_dict()
             if rows and (number % KEPT == 0 or number == len(pairs)):

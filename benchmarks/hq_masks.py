@@ -30,7 +30,7 @@ LARGER = 352  # one size larger than the recipe's 288: a fifth more each way
 
 def trained(options: argparse.Namespace, kind: str, seed: int) -> Path:
     """Weights of one training, which is done only once."""
-    recipe = read_recipe("light", [*CHANGES, *options.set, f"seed={seed}"])
+    recipe = read_recipe("purnet-light", [*CHANGES, *options.set, f"seed={seed}"])
     plan = TrainingPlan(
         data=options.data, masks=kind, recipe=recipe, stages=(1,), precision=options.precision
     )
@@ -74,7 +74,7 @@ def main() -> None:
         return
     result: dict[str, object] = {
         "machine": machine("accelerate"),
-        "recipe": ["light", *CHANGES, *options.set],
+        "recipe": ["purnet-light", *CHANGES, *options.set],
         "seeds": options.seeds,
     }
     for size in (None, options.larger):

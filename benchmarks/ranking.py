@@ -34,7 +34,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import KINDS, damage
-from hqsod import images
 from hqsod.building.engines import LocalEngine, load_engine
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.pair import PairPixels, find_placement, place
@@ -42,9 +41,11 @@ from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
 from hqsod.inference.place import choose_place
+from hqsod.masks import MASK_THRESHOLD
+from hqsod.pairs import read_pair
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
 from hqsod.training.recipes import read_recipe
-from hqsod.types import MASK_THRESHOLD, Pair
+from hqsod.types import Pair
 
 RESULTS = Path(__file__).parent / "results" / "ranking.json"
 SHARE, TENTH = 0.05, 0.1  # of the pairs that are damaged, and that a person looks at first
@@ -68,7 +69,7 @@ def for_ranking(stem: str) -> bool:
 
 
 def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    image, mask, _ = images.read_pair(pair)
+    image, mask, _ = read_pair(pair)
     return image, mask > MASK_THRESHOLD
 
 

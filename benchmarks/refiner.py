@@ -35,10 +35,11 @@ from common import machine, report
 from hqsod import images, metrics
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
-from hqsod.images import Array, binarise
+from hqsod.images import Array
 from hqsod.inference.place import choose_place
 from hqsod.inference.refiner import Refiner, load_refiner
 from hqsod.inference.upscaler import Upscaler, load_upscaler
+from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
 from hqsod.training.contour_pairs import reduced_cases
 from hqsod.training.contour_wear import SCALE, Wear

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 import hqsod
 from hqsod import decoding, images
 from hqsod.errors import InputError
+from hqsod.pairs import read_pair
 from hqsod.types import Pair
 from tests.conftest import random_picture, save
 from tests.golden import inputs
@@ -171,27 +172,27 @@ def turned_pair(folder: Path, orientation: int, mask: np.ndarray) -> Pair:
 
 def test_a_mask_is_turned_with_its_image_where_the_sizes_say_so(tmp_path: Path):
     pair = turned_pair(tmp_path, 6, DISK)
-    image, mask, notes = images.read_pair(pair)
+    image, mask, notes = read_pair(pair)
     assert image.shape == (32, 24, 3)
     assert (mask == np.rot90(DISK, -1)).all()
     assert [str(note) for note in notes][-1] == f"{pair.mask}: turned as its image was"
 
 
 def test_a_mask_that_is_upright_stays(tmp_path: Path):
-    _, mask, notes = images.read_pair(turned_pair(tmp_path, 6, np.rot90(DISK, -1)))
+    _, mask, notes = read_pair(turned_pair(tmp_path, 6, np.rot90(DISK, -1)))
     assert (mask == np.rot90(DISK, -1)).all()
     assert [note.text for note in notes] == ["turned as its EXIF orientation says"]
 
 
 def test_that_sizes_do_not_say_whether_to_turn_a_mask_is_said(tmp_path: Path):
-    _, mask, notes = images.read_pair(turned_pair(tmp_path, 3, DISK))
+    _, mask, notes = read_pair(turned_pair(tmp_path, 3, DISK))
     assert (mask == DISK).all()
     assert "not turned" in notes[-1].text
 
 
 def test_sizes_that_differ_are_refused_width_first(tmp_path: Path):
     with pytest.raises(InputError, match=r"a\.png: 31 x 24 pixels; expected .*a\.jpg, 32 x 24"):
-        images.read_pair(turned_pair(tmp_path, 1, DISK[:, 1:]))
+        read_pair(turned_pair(tmp_path, 1, DISK[:, 1:]))
 
 
 CHUNKS = (b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"cHRM", b"gAMA", b"sRGB", b"pHYs", b"acTL")
@@ -335,7 +336,7 @@ def test_a_name_that_is_not_utf8_costs_its_pair(tmp_path: Path):
     stem = os.fsdecode(b"caf\xe9")
     pair = Pair(stem, tmp_path / f"{stem}.jpg", tmp_path / f"{stem}.png")
     with pytest.raises(InputError, match=r"caf\\udce9: a file name that is not UTF-8") as caught:
-        images.read_pair(pair)
+        read_pair(pair)
     str(caught.value).encode()
 
 

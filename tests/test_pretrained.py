@@ -14,11 +14,11 @@ from skimage import data
 import hqsod
 from hqsod import images, metrics, weights
 from hqsod.building.recipes import RECIPES
-from hqsod.images import binarise
 from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
 from hqsod.inference.saliency import DEFAULT
 from hqsod.inference.upscaler import load_upscaler
+from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
 from hqsod.training.contour_wear import enlarge_mask
 from hqsod.training.mask_damage import enlarge, perturb
@@ -46,7 +46,11 @@ def pair(name: str, side: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_what_the_jobs_use_comes_with_hqsod() -> None:
     recipe = RECIPES["preview"]
-    started = read_recipe("refiner"), read_recipe("quick").stage1, read_recipe("light").stage1
+    started = (
+        read_recipe("refiner"),
+        read_recipe("quick").stage1,
+        read_recipe("purnet-light").stage1,
+    )
     assert {file.name for file in SHIPPED} == {
         recipe.upscaler,
         recipe.refiner,
@@ -112,7 +116,7 @@ def test_the_refiner_beats_the_upscaled_mask(soft: bool) -> None:
         size = truth.shape[0] // 4, truth.shape[1] // 4
         (large,) = upscaler([images.resize(image, size, Image.Resampling.BICUBIC)])
         small = images.resize(truth, size, Image.Resampling.BOX)
-        mask = enlarge_mask(small if soft else images.binarise(small))
+        mask = enlarge_mask(small if soft else binarise(small))
         before, after = (metrics.compare(m, truth) for m in (mask, refiner(large, mask)))
         gains.append(metrics.mba(after) - metrics.mba(before))
         assert metrics.mae(after) < metrics.mae(before), name

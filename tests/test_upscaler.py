@@ -22,15 +22,9 @@ from hqsod.building.recipes import RECIPES
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
 from hqsod.inference.place import Place
+from hqsod.inference.tiles import OVERLAP, _tiles, in_tiles
 from hqsod.inference.torch_upscaler import torch_upscaler
-from hqsod.inference.upscaler import (
-    OVERLAP,
-    NetworkUpscaler,
-    _tiles,
-    in_tiles,
-    load_upscaler,
-    mirror_pad,
-)
+from hqsod.inference.upscaler import NetworkUpscaler, load_upscaler, mirror_pad
 
 from .conftest import random_picture
 from .golden import inputs

@@ -16,9 +16,11 @@ from hqsod.dataset.known_faults import KnownFault
 from hqsod.dataset.layouts import Found
 from hqsod.errors import InputError, printable
 from hqsod.images import Array, Note, Read
+from hqsod.masks import MASK_THRESHOLD
 from hqsod.metrics.regions import mask_iou
+from hqsod.pairs import match_pair, require_utf8
 from hqsod.progress import progress_bar
-from hqsod.types import MASK_THRESHOLD, Pair
+from hqsod.types import Pair
 
 GREY = (26, 229)  # grey levels from 10 % to 90 %
 GREY_SHARE = 0.05  # a mask with a larger share of these is a soft map, not a mask
@@ -107,12 +109,12 @@ def _look(pair: Pair) -> _Look:
     if mask is not None:
         problems += _judge_mask(pair.mask, mask.pixels)
     try:
-        images.require_utf8(pair)
+        require_utf8(pair)
     except InputError as error:
         problems.append(_problem("name", pair.image, error))
     if image is not None and mask is not None:
         try:
-            notes = images.match_pair(pair, image, mask).notes
+            notes = match_pair(pair, image, mask).notes
         except InputError as error:
             problems.append(_problem("size", pair.mask, error))
     converted = (Problem("converted", str(note.file), note.text) for note in notes)

@@ -1,4 +1,4 @@
-"""Images and masks as arrays: reading a file or a pair, placing, resizing.
+"""Images and masks as arrays: reading a file, placing, resizing.
 
 Images are uint8 arrays, (H, W, 3) RGB; masks and saliency maps are uint8 arrays, (H, W). What can
 be read without doubt is converted, and a note says how; what cannot be trusted raises `InputError`.
@@ -18,11 +18,12 @@ from hqsod import colours
 from hqsod.colours import LEVELS
 from hqsod.colours import Array as Array
 from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
-from hqsod.decoding import SUFFIXES, TURNS, decode, name_of
+from hqsod.decoding import SUFFIXES, decode, name_of
 from hqsod.decoding import Source as Source
 from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
-from hqsod.types import MASK_THRESHOLD, Pair, Placement
+from hqsod.masks import MASK_THRESHOLD
+from hqsod.types import Placement
 
 Number = TypeVar("Number", bound=np.generic)
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
@@ -52,65 +53,6 @@ class Read(NamedTuple):
     pixels: Array
     notes: tuple[str, ...]
     orientation: int
-
-
-class ReadPair(NamedTuple):
-    """An image, (H, W, 3) uint8, its mask, (H, W) uint8, and what was converted."""
-
-    image: Array
-    mask: Array
-    notes: tuple[Note, ...]
-
-
-def read_pair(pair: Pair) -> ReadPair:
-    """Read an image and its mask.
-
-    Raises:
-        InputError: the name is not UTF-8, a file cannot be used, or the sizes differ.
-    """
-    require_utf8(pair)
-    return match_pair(pair, load_image(pair.image), load_mask(pair.mask))
-
-
-def require_utf8(pair: Pair) -> None:
-    """Check that a pair can be recorded by its name.
-
-    Raises:
-        InputError: the name is not UTF-8.
-    """
-    try:
-        pair.stem.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"{pair.stem}: a file name that is not UTF-8", fix="rename the image and its mask"
-        ) from None
-
-
-def match_pair(pair: Pair, image: Read, mask: Read) -> ReadPair:
-    """Check that an image and its mask have one size.
-
-    A mask that was drawn on the image as stored is turned along with it where the sizes say so.
-
-    Raises:
-        InputError: the sizes differ.
-    """
-    size, pixels = image.pixels.shape[:2], mask.pixels
-    notes = [Note(pair.image, note) for note in image.notes]
-    notes += [Note(pair.mask, note) for note in mask.notes]
-    if image.orientation != 1 and mask.orientation == 1:
-        turned = np.asarray(Image.fromarray(pixels).transpose(TURNS[image.orientation]))
-        if pixels.shape != size:
-            pixels = turned
-            notes.append(Note(pair.mask, "turned as its image was"))
-        elif turned.shape == size:
-            notes.append(Note(pair.mask, "not turned, though its image was; look at it"))
-    if pixels.shape != size:
-        raise InputError(
-            f"{pair.mask}: {pixels.shape[1]} x {pixels.shape[0]} pixels",
-            expected=f"the size of {pair.image.name}, {size[1]} x {size[0]}",
-            fix="resize the mask or correct the pair",
-        )
-    return ReadPair(image.pixels, pixels, tuple(notes))
 
 
 def read_image(source: Source, most: int = MAX_PIXELS) -> Array:
@@ -269,30 +211,6 @@ def unpad(array: npt.NDArray[Number], placement: Placement | None) -> npt.NDArra
             expected=f"{placement.canvas[0]} x {placement.canvas[1]} as placed",
         )
     return array[placement.window]
-
-
-def require_pair(image: Array, mask: Array) -> None:
-    """Check an image and its mask.
-
-    Raises:
-        InputError: shapes or types are wrong; the message says what came.
-    """
-    good = image.ndim == 3 and image.shape[2] == 3 and mask.shape == image.shape[:2]
-    if not good or image.dtype != np.uint8 or mask.dtype != np.uint8 or not mask.size:
-        raise InputError(
-            f"an image {_describe(image)} and a mask {_describe(mask)}",
-            expected="(H, W, 3) uint8 and (H, W) uint8 of the same H and W",
-            fix="convert the image to RGB and the mask to one channel, and make their sizes equal",
-        )
-
-
-def _describe(array: Array) -> str:
-    return f"({', '.join(map(str, array.shape))}) {array.dtype}"
-
-
-def binarise(mask: Array) -> Array:
-    """255 above `MASK_THRESHOLD`, 0 elsewhere, in a mask of any shape."""
-    return np.where(mask > MASK_THRESHOLD, np.uint8(255), np.uint8(0))
 
 
 def resize(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:

@@ -18,7 +18,7 @@ from hqsod.files import Outcome, Work, make_each
 from hqsod.images import AnyImage, Array, pixels
 from hqsod.inference.saliency import SaliencyNetwork, load_network
 from hqsod.inference.scaling import Maps, prepare, restore
-from hqsod.types import MASK_THRESHOLD
+from hqsod.masks import MASK_THRESHOLD
 
 if TYPE_CHECKING:
     from hqsod.inference.refiner import Refiner
@@ -47,7 +47,8 @@ class Predictor:
         size: height and width images are brought to; None for what the weights were trained at.
         batch: images that go through the network at once; None for what is fastest.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 where the hardware has it), `float32` or `bf16`.
+        precision: `auto` (float32 in ONNX Runtime, else bf16 where the hardware has it),
+            `float32` or `bf16`.
     """
 
     def __init__(

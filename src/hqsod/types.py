@@ -1,15 +1,9 @@
-"""The few dataclasses and numbers that several parts share. Sizes are (height, width)."""
+"""The dataclasses that several parts share. Sizes are (height, width)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-# A pixel of a mask is object where its level is above this, that is, nearer to 255 than to 0.
-MASK_THRESHOLD = 127
-# A pixel of a ground truth is object above this: what PySODMetrics and the published tables take,
-# so that our figures compare with them. It differs from a mask's threshold at level 128 alone.
-GROUND_TRUTH_THRESHOLD = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Record
 from hqsod.errors import InputError, printable
 from hqsod.images import Array
+from hqsod.pairs import read_pair
 from hqsod.quality.judge import judge
 from hqsod.types import Pair, Placement
 
@@ -102,7 +103,7 @@ def read(pair: Pair, canvas: int | None) -> PairPixels:
         InputError: one cannot be used, their sizes differ, or they do not fit the canvas.
     """
     watch = Stopwatch()
-    image, mask, notes = watch("read", images.read_pair, pair)
+    image, mask, notes = watch("read", read_pair, pair)
     placement = find_placement(mask.shape, canvas, str(pair.image))
     return PairPixels(image, mask, placement, "; ".join(map(str, notes)), watch)
 

@@ -14,6 +14,7 @@ from hqsod.building.recipes import BuildSettings, differences
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, SettingsError
+from hqsod.pairs import require_utf8
 from hqsod.types import Pair
 
 
@@ -60,7 +61,7 @@ def make_plan(
     def look(pair: Pair) -> tuple[PairTask, tuple[int, int] | InputError]:
         task = PairTask(pair, {})
         try:
-            images.require_utf8(pair)
+            require_utf8(pair)
             task = PairTask(pair, hash_files(pair))
             current = _is_current(earlier.get(pair.stem), task.files, held, settings)
             task = replace(task, needed=not current)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hqsod import weights
 from hqsod.errors import SettingsError
-from hqsod.types import MASK_THRESHOLD
+from hqsod.masks import MASK_THRESHOLD
 
 SHA256_DIGITS = 64
 BF16 = "bfloat16"  # the precision as manifests name it

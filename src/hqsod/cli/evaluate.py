@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hqsod.cli.root import app
 from hqsod.errors import InputError, SettingsError, printable
-from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
+from hqsod.masks import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 if TYPE_CHECKING:
     from hqsod.evaluate.report import Evaluation

@@ -19,6 +19,7 @@ from hqsod.cli.root import (
     say_weights,
 )
 from hqsod.errors import SettingsError
+from hqsod.pairs import read_pair
 
 
 @app.command()
@@ -67,7 +68,6 @@ def refine(
     from hqsod.building.recipes import choose_recipe
     from hqsod.dataset.layouts import find_pairs
     from hqsod.files import Work, make_each
-    from hqsod.images import read_pair
     from hqsod.inference.refiner import load_refiner
     from hqsod.types import Pair
 

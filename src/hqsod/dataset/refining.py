@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from hqsod.dataset.manifest import Record
-from hqsod.images import Array, binarise
+from hqsod.images import Array
+from hqsod.masks import binarise
 
 NEAR = 4  # pixels: what counts as near a contour; one pixel of the mask before upscaling
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hqsod import images
 from hqsod.export_dataset.items import Item
-from hqsod.types import MASK_THRESHOLD
+from hqsod.masks import MASK_THRESHOLD
 
 Mask = npt.NDArray[np.bool_]
 CATEGORY = {"id": 1, "name": "salient object", "supercategory": ""}

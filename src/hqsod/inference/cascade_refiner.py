@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hqsod.errors import InputError, SettingsError
-from hqsod.images import Array, require_pair
+from hqsod.images import Array
 from hqsod.inference.memory import PixelBudget
+from hqsod.masks import MASK_THRESHOLD
 from hqsod.models.cascadepsp import CascadePSP
-from hqsod.types import MASK_THRESHOLD
+from hqsod.pairs import require_pair
 
 SIDE = 900  # of the global step's image and of the local step's crops, in pixels
 RIM = 16  # of a crop, dropped where it is not the image's border

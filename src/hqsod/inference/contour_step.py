@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.memory import PixelBudget
 from hqsod.inference.place import Pass
+from hqsod.masks import binarise
 from hqsod.models.contour_numbers import GROUP, LEAST, REACH
 
 Floats = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ class ContourStep:
     def _tiles(self, mask: Array) -> Iterator[Window]:
         """Where a contour can move: tiles of the box around it, those without any left out."""
         stride, reach = self._stride, (REACH + 2) * GROUP
-        binary = images.binarise(mask)
+        binary = binarise(mask)
         contour = cv2.morphologyEx(binary, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         spans = []
         for axis in (1, 0):

@@ -11,6 +11,7 @@ from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.place import Pass
 from hqsod.inference.scaling import Maps
+from hqsod.masks import binarise
 
 SIDE = 400  # of the image the network sees, in pixels: its training images' and DUTS's
 
@@ -43,10 +44,9 @@ class MendingStep:
         factor = min(1.0, self._side / max(mask.shape))
         size = max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor))
         small, binary = (
-            images.resize(layer, size, Image.Resampling.BOX)
-            for layer in (image, images.binarise(mask))
+            images.resize(layer, size, Image.Resampling.BOX) for layer in (image, binarise(mask))
         )
-        binary = images.binarise(binary)
+        binary = binarise(binary)
         area = np.count_nonzero(binary)
         logits = self._pass(small, binary)
         if np.count_nonzero(_changed(logits, binary)) < WORTH_A_SECOND_LOOK * area:

@@ -1,4 +1,4 @@
-"""Where networks run, and in which precision. Needs no torch."""
+"""Where networks run, in which precision, and on which runtime. Needs no torch."""
 
 from __future__ import annotations
 
@@ -59,6 +59,15 @@ def choose_place(device: str = "auto", precision: str = "auto") -> Place:
 
     chosen = devices.choose_device(device)
     return Place(str(chosen), devices.precision_name(devices.choose_precision(precision, chosen)))
+
+
+def saliency_may_be_onnx(device: str, precision: str) -> bool:
+    """`Place.may_be_onnx` for a saliency network, given the user's words.
+
+    With `auto` it runs in float32 on every CPU: ONNX Runtime is faster there than PyTorch in bf16,
+    which the upscaler and the refiner are not.
+    """
+    return precision in ("auto", "float32") and not wants_gpu(device)
 
 
 def wants_gpu(device: str) -> bool:

@@ -11,11 +11,12 @@ from typing import Protocol
 import numpy as np
 
 from hqsod import weights
-from hqsod.images import Array, require_pair
+from hqsod.images import Array
 from hqsod.inference.guided_filter import guided_filter
 from hqsod.inference.place import Place, find_file, require_torch
 from hqsod.inference.small_refiner import SmallRefiner, exported_steps
-from hqsod.types import MASK_THRESHOLD
+from hqsod.masks import MASK_THRESHOLD
+from hqsod.pairs import require_pair
 
 
 class Refiner(Protocol):

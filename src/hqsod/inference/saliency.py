@@ -22,7 +22,7 @@ from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
 from hqsod.inference.onnx_session import OnnxSession, exported
-from hqsod.inference.place import wants_gpu
+from hqsod.inference.place import saliency_may_be_onnx
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 
@@ -78,12 +78,11 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
     named = DEFAULT if name is None else str(name)
     known = named if named in weights.registry() else "/".join(path.parts[-2:])
     origin = Origin(known, weights.sha256(path))
-    in_float32 = precision in ("auto", "float32")
-    if path.suffix == ".onnx" and not in_float32:
+    if path.suffix == ".onnx" and precision not in ("auto", "float32"):
         raise SettingsError(f"--precision {precision} with {path.name}", expected="auto or float32")
     if path.suffix == ".onnx":
         return OnnxNetwork(OnnxSession(path, device), origin, _preparation(named, path))
-    if in_float32 and not wants_gpu(device) and (graph := exported(path, origin.sha256)):
+    if saliency_may_be_onnx(device, precision) and (graph := exported(path, origin.sha256)):
         return OnnxNetwork(graph, origin)
     extras.require("torch", f"{path.name} on {device} in {precision}")
     from hqsod.inference.torch_network import TorchNetwork  # and with it PyTorch

@@ -14,11 +14,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.mending_step import MendingStep
 from hqsod.inference.onnx_session import exported
+from hqsod.pairs import require_pair
 
 MENDING, CONTOUR = "mending", "contour"  # the networks of a checkpoint
 
@@ -48,7 +48,7 @@ class SmallRefiner:
 
     def __call__(self, image: Array, mask: Array) -> Array:
         """Refine a mask; see `Refiner`. Black rows and columns at the border stay background."""
-        images.require_pair(image, mask)
+        require_pair(image, mask)
         refined = np.zeros_like(mask)
         window = _content(image, mask)
         part = mask[window]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqsod.errors import InputError
-from hqsod.types import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
+from hqsod.masks import GROUND_TRUTH_THRESHOLD, MASK_THRESHOLD
 
 EPS = float(np.spacing(1))
 """Keeps the published formulas' denominators from 0, as MATLAB's `eps` does."""

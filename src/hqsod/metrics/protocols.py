@@ -16,12 +16,12 @@ from PIL import Image
 
 from hqsod.errors import SettingsError
 from hqsod.images import resize
+from hqsod.masks import GROUND_TRUTH_THRESHOLD
 from hqsod.metrics import boundary, purnet, regions
 from hqsod.metrics.comparison import SALIENT_FROM, Comparison, compare
 from hqsod.metrics.regions import Tally
 from hqsod.metrics.structure import s_measure
 from hqsod.metrics.weighted import NEAREST_TURNING, weighted_f
-from hqsod.types import GROUND_TRUTH_THRESHOLD
 
 Protocol = Literal["standard", "purnet"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hqsod.masks import MASK_THRESHOLD
 from hqsod.models.compact_refiner import CompactRefiner
 from hqsod.models.contour_refiner import ContourRefiner
-from hqsod.types import MASK_THRESHOLD
 
 Network = Callable[[Tensor], Tensor]
 

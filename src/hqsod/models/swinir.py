@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hqsod.models.loading import fitting
-from hqsod.models.windows import layout, relative_positions, shift_masks
+from hqsod.models.window_attention import layout, relative_positions, shift_masks
 
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, subtracted from the input and added to the output
 COMPUTED = ("relative_position_index", "attn_mask")  # in official files, but computed here

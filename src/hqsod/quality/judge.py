@@ -17,10 +17,10 @@ import numpy as np
 
 from hqsod.dataset.refining import redrawn
 from hqsod.images import Array
+from hqsod.masks import MASK_THRESHOLD
 from hqsod.metrics.regions import mask_iou
 from hqsod.quality import contour
 from hqsod.quality.contour import Figures, Mask
-from hqsod.types import MASK_THRESHOLD
 
 FLAG_BELOW = 0.5  # scores under this are flagged
 SOFT = (26, 229)  # grey levels from 10 % to 90 %: neither object nor background

@@ -18,8 +18,9 @@ from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.layouts import by_stem, inspect
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.images import binarise
+from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
+from hqsod.pairs import match_pair
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
 from hqsod.types import Pair
@@ -126,7 +127,7 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
     try:
         photograph = images.load_image(files[IMAGES])
         masks = [
-            images.match_pair(Pair(stem, files[IMAGES], path), photograph, images.load_mask(path))
+            match_pair(Pair(stem, files[IMAGES], path), photograph, images.load_mask(path))
             for name, path in files.items()
             if name != IMAGES
         ]

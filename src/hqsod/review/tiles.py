@@ -24,7 +24,7 @@ from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.refining import most_changed
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.types import MASK_THRESHOLD
+from hqsod.masks import MASK_THRESHOLD
 
 TILE = 512  # pixels a side
 THUMBNAIL = 288  # pixels of a thumbnail's long side

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from hqsod.images import Array
 from hqsod.losses import UNLABELLED
+from hqsod.masks import MASK_THRESHOLD
 from hqsod.training.examples import Example
 from hqsod.training.purnet_recipe import Augmentation
 from hqsod.training.store import Store
 from hqsod.training.superpixels import Labels
-from hqsod.types import MASK_THRESHOLD
 
 _AHEAD = 3  # batches made before they are asked for
 

@@ -14,8 +14,10 @@ from PIL import Image
 from pydantic import Field
 
 from hqsod import images
-from hqsod.images import Array, binarise
+from hqsod.images import Array
 from hqsod.inference.upscaler import Upscaler
+from hqsod.masks import binarise
+from hqsod.pairs import read_pair
 from hqsod.training.batches import Arrays, recolour
 from hqsod.training.contour_wear import (
     SCALE,
@@ -72,7 +74,7 @@ class ReducedPairs:
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
         """`image` (side, side, 3), `mask` and `truth` (side, side, 1), uint8."""
-        image, truth = read_pair(self.pairs[index], self.crops.side)
+        image, truth = read_whole(self.pairs[index], self.crops.side)
         outer, inner = _window(truth, self.crops.side, random)
         truth = np.ascontiguousarray(truth[outer])
         mask = enlarge_mask(reduce_mask(truth, self.wear, random))
@@ -93,9 +95,9 @@ class ReducedPairs:
         return recolour(image, self.crops.colour, random)
 
 
-def read_pair(pair: Pair, least: int = SCALE) -> tuple[Array, Array]:
+def read_whole(pair: Pair, least: int = SCALE) -> tuple[Array, Array]:
     """A photograph and its mask, as large as whole small pixels; black beyond, up to `least`."""
-    image, mask = images.read_image(pair.image), images.read_mask(pair.mask)
+    image, mask, _ = read_pair(pair)
     height, width = (side // SCALE * SCALE for side in mask.shape)
     border = ((0, max(0, least - height)), (0, max(0, least - width)))
     return (
@@ -124,7 +126,7 @@ def _window(
 def reduced_cases(pairs: Sequence[Pair], upscaler: Upscaler, wear: Wear) -> Iterator[Case]:
     """Held-out pairs, reduced and enlarged; the wear follows from the image's name alone."""
     for pair in pairs:
-        image, truth = read_pair(pair)
+        image, truth = read_whole(pair)
         random = np.random.default_rng(list(hashlib.sha256(pair.stem.encode()).digest()))
         mask = enlarge_mask(reduce_mask(truth, wear, random))
         size = (truth.shape[0] // SCALE, truth.shape[1] // SCALE)

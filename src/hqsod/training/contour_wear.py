@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hqsod.images import Array, binarise, resize
+from hqsod.images import Array, resize
+from hqsod.masks import binarise
 from hqsod.training.mask_damage import Mask, roughen
 from hqsod.training.photo_degradation import compress
 from hqsod.training.settings import Section, Share

@@ -16,6 +16,8 @@ from pydantic import Field
 
 from hqsod import images
 from hqsod.images import Array
+from hqsod.masks import binarise
+from hqsod.pairs import read_pair
 from hqsod.training.batches import Arrays, recolour
 from hqsod.training.mask_damage import enlarge, perturb
 from hqsod.training.photo_degradation import compress
@@ -69,14 +71,14 @@ class DamagedMasks:
 
     def sample(self, index: int, random: np.random.Generator) -> Arrays:
         """`image` (crop, crop, 3), `mask` and `truth` (crop, crop, 1), uint8."""
-        image, mask, _ = images.read_pair(self.pairs[index])
-        truth = images.binarise(mask)
+        image, mask, _ = read_pair(self.pairs[index])
+        truth = binarise(mask)
         mask = self._damaged(truth, random)
         image, mask, truth = _crop([image, mask, truth], self.damage, random)
         if random.random() < 0.5:
             image, mask, truth = image[:, ::-1], mask[:, ::-1], truth[:, ::-1]
         image = self._worn(recolour(image, self.damage.colour, random), random)
-        mask, truth = images.binarise(mask), images.binarise(truth)  # the zoom left grey edges
+        mask, truth = binarise(mask), binarise(truth)  # the zoom left grey edges
         return {"image": image, "mask": mask[..., None], "truth": truth[..., None]}
 
     def _damaged(self, truth: Array, random: np.random.Generator) -> Array:
@@ -150,8 +152,8 @@ def held_out_cases(pairs: Sequence[Pair], *, intact: bool = False) -> Iterator[C
         intact: leave out the damage; the masks are only enlarged.
     """
     for pair in pairs:
-        image, mask, _ = images.read_pair(pair)
-        truth = images.binarise(mask)
+        image, mask, _ = read_pair(pair)
+        truth = binarise(mask)
         mask = enlarge(truth, FACTOR)
         if not intact:
             digest = hashlib.sha256(pair.stem.encode()).digest()

@@ -16,6 +16,7 @@ from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError
 from hqsod.images import Array
+from hqsod.pairs import read_pair
 from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
 from hqsod.types import Pair, Placement
 
@@ -87,7 +88,7 @@ def read_example(
     Raises:
         InputError: a file that cannot be read, or sizes that differ.
     """
-    image, mask, _ = images.read_pair(pair)
+    image, mask, _ = read_pair(pair)
     labels = None if superpixels is None else _published_superpixels(pair, mask.shape)
     image, mask = (
         images.resize(images.unpad(array, placement), (size, size), Image.Resampling.BILINEAR)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hqsod.images import binarise, resize
+from hqsod.images import resize
+from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
 
 Mask = npt.NDArray[np.uint8]  # (H, W), 0 or 255

@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hqsod import images, metrics, weights
+from hqsod import metrics, weights
 from hqsod.dataset.holdout import split
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.inference.torch_refiner import mending_step
 from hqsod.losses import iou_loss
+from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
 from hqsod.models.compact_refiner import (
     GROUP,
@@ -35,6 +36,7 @@ from hqsod.models.compact_refiner import (
     is_compact_refiner,
 )
 from hqsod.models.loading import fitting
+from hqsod.pairs import read_pair
 from hqsod.training.batches import Batch
 from hqsod.training.damaged_pairs import Damage, DamagedMasks, held_out_cases
 from hqsod.training.settings import LoopSettings, Section
@@ -151,7 +153,7 @@ def find_usable(
     usable, rejected = [], {}
     for pair in find_pairs(folder, image_folder, mask_folder):
         try:
-            images.read_pair(pair)
+            read_pair(pair)
             usable.append(pair)
         except InputError as error:
             rejected[pair.stem] = str(error)
@@ -236,7 +238,7 @@ class RefinerTask:
         for number, case in enumerate(held_out_cases(self.held_out)):
             refined = step(case.image, case.mask)
             for measured, mask in ((before, case.mask), (after, refined)):
-                binary = images.binarise(mask)
+                binary = binarise(mask)
                 measured.append(
                     (mask_iou(binary, case.truth), boundary_accuracy(binary, case.truth))
                 )
