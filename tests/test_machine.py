@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,43 @@ def test_openmp_is_told_to_wait_without_spinning(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OMP_WAIT_POLICY")
     machine.set_environment()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+PREDICTING = """
+import time
+import numpy as np
+import hqsod
+predict, image = hqsod.Predictor(device="cpu"), np.zeros((300, 400, 3), np.uint8)
+predict(image)
+start = time.process_time()
+for _ in range(20):
+    predict(image)
+print(time.process_time() - start)
+"""
+
+
+@contextmanager
+def busy_neighbours() -> Iterator[None]:
+    """Two processes for each core that never rest."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin) for _ in range(2 * len(os.sched_getaffinity(0)))]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_beside_busy_neighbours_a_job_takes_no_more_of_the_processor():
+    """What waits for its turn by spinning takes many times as much."""
+
+    def seconds() -> float:
+        return float(subprocess.check_output([sys.executable, "-c", PREDICTING]))
+
+    alone = seconds()
+    with busy_neighbours():
+        assert seconds() < 1.5 * alone
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep less")

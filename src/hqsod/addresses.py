@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from hqsod.errors import InputError, OutputError, SettingsError
+from hqsod import extras
+from hqsod.errors import InputError, OutputError
 
 PART = re.compile(r"\.[0-9a-f]{16}\.part")
 ABANDONED = 3600  # seconds: longer than any file takes
@@ -35,14 +36,9 @@ def folder(text: str) -> Path:
     """
     if "://" not in text:
         return Path(text)
-    try:
-        from upath import UPath
-    except ImportError as error:
-        raise SettingsError(
-            f"{text}: {error}",
-            expected="universal_pathlib and fsspec",
-            fix="pip install 'hqsod[s3]'",
-        ) from error
+    extras.require("s3", text)
+    from upath import UPath
+
     try:
         path = UPath(text)
         path.exists()

@@ -12,6 +12,10 @@ EXTRAS = {
     "train": ("torch", "accelerate", "skimage", "scipy", "tensorboard"),
     "matting": ("pymatting",),
     "onnx": ("torch", "onnx", "onnxscript"),
+    "review": ("fastapi", "uvicorn"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "export": ("pyarrow",),
+    "s3": ("upath", "fsspec"),
 }
 
 

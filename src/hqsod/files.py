@@ -177,10 +177,10 @@ def make_each(
         for path, outcome in go_through(todo, steps):
             if isinstance(outcome, InputError):
                 failed.append(path)
-                bar.note(f"failed: {outcome}")
+                note(f"failed: {outcome}")
             elif outcome is not None:
                 remarks.append(outcome)
-                bar.note(f"{path}: {outcome}")
+                note(f"{path}: {outcome}")
             bar.advance()
     return Outcome(count - len(failed), len(images) - count, tuple(failed), tuple(remarks))
 

@@ -54,7 +54,7 @@ class _Speed(ProgressColumn):
 
 
 class Bar:
-    """A running bar: call `advance` once for each unit done, `note` for a line above the bar."""
+    """A running bar: call `advance` once for each unit done."""
 
     def __init__(
         self, progress: Progress, total: int, description: str, unit: str, before: int
@@ -78,13 +78,7 @@ class Bar:
         done, total = int(task.completed), int(task.total or 0)
         fresh = done - self._before
         left = timedelta(seconds=round((total - done) * seconds / fresh)) if fresh else "unknown"
-        self.note(
-            f"{task.description} {done}/{total}, {speed(fresh, seconds, self._unit)}, left {left}"
-        )
-
-    def note(self, line: str) -> None:
-        """Print one line without breaking the bar."""
-        note(line)
+        note(f"{task.description} {done}/{total}, {speed(fresh, seconds, self._unit)}, left {left}")
 
 
 def note(line: str) -> None:

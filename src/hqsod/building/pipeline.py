@@ -17,7 +17,7 @@ from hqsod.building.pending import Plan, make_plan, require_leave
 from hqsod.dataset import card
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.dataset.refining import Refining, summarise
-from hqsod.progress import Bar, progress_bar
+from hqsod.progress import note, progress_bar
 from hqsod.types import Pair
 
 
@@ -73,9 +73,9 @@ def build(
         failed: list[str] = []
         with progress_bar(len(plan.to_build), "building") as bar:
             for record in plan.unreadable:
-                _account(record, manifest, bar, failed)
+                _account(record, manifest, failed)
             for record in engine.run(plan.batches, dest):
-                _account(record, manifest, bar, failed)
+                _account(record, manifest, failed)
                 bar.advance()
                 home.save()
         records = [record for record in manifest.latest().values() if record.status == "built"]
@@ -83,13 +83,13 @@ def build(
     return _summary(pairs, plan, records, failed, card_path, sheet)
 
 
-def _account(record: Record, manifest: Manifest, bar: Bar, failed: list[str]) -> None:
+def _account(record: Record, manifest: Manifest, failed: list[str]) -> None:
     manifest.append(record)
     if record.status == "rejected":
         failed.append(record.stem)
-        bar.note(f"rejected: {record.notes}")
+        note(f"rejected: {record.notes}")
     elif record.notes:
-        bar.note(f"converted: {record.notes}")
+        note(f"converted: {record.notes}")
 
 
 def _summary(

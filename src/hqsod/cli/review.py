@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hqsod import extras
 from hqsod.cli.root import DataSet, app, end
 from hqsod.errors import SettingsError
 from hqsod.progress import console
@@ -35,17 +36,14 @@ def review(
     ] = None,
 ) -> None:
     """Open a page on which a person judges the doubtful masks."""
-    try:
-        from hqsod.review.app import LARGEST_BODY, create_app
-        from hqsod.review.data_set import ReviewSet
-        from hqsod.review.tiles import FOLDER, Cache
-        from hqsod.web import connections
-        from hqsod.web.guard import Guard
-        from hqsod.weights import cache_folder
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"hqsod review without {error.name}", fix="pip install 'hqsod[review]'"
-        ) from error
+    extras.require("review", "hqsod review")
+    from hqsod.review.app import LARGEST_BODY, create_app
+    from hqsod.review.data_set import ReviewSet
+    from hqsod.review.tiles import FOLDER, Cache
+    from hqsod.web import connections
+    from hqsod.web.guard import Guard
+    from hqsod.weights import cache_folder
+
     folder = _linked(dest, images, masks, candidates or [])
     page = create_app(ReviewSet(folder), who or _user(), Cache(cache_folder() / FOLDER))
     listening, address = connections.listen(host, port)

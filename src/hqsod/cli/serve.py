@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hqsod import extras
 from hqsod.cli.root import Batch, Device, Precision, Size, Weights, app
-from hqsod.errors import SettingsError
 from hqsod.serve.limits import DEFAULTS, Limits
 
 MEGA = 1_000_000
@@ -41,16 +41,12 @@ def serve(
     ] = DEFAULTS.pixels // MEGA,
 ) -> None:
     """Serve saliency maps and cut-outs over HTTP, with a page that describes the API."""
-    try:
-        from hqsod.serve.app import create_service
-        from hqsod.web import connections
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"hqsod serve without {error.name}", fix="pip install 'hqsod[serve]'"
-        ) from error
+    extras.require("serve", "hqsod serve")
     from hqsod.inference.saliency import about
     from hqsod.predict import Predictor
+    from hqsod.serve.app import create_service
     from hqsod.serve.service import warm_up
+    from hqsod.web import connections
 
     predictor = Predictor(weights, size=size, batch=batch, device=device, precision=precision)
     warm_up(predictor)

@@ -33,7 +33,7 @@ from hqsod.evaluate.matching import (
 from hqsod.evaluate.report import DatasetScores, Evaluation, MethodScores, load_published
 from hqsod.evaluate.scoring import ScoredPair, score_files
 from hqsod.machine import threads
-from hqsod.progress import Bar, progress_bar
+from hqsod.progress import Bar, note, progress_bar
 
 __all__ = ["dataset_name", "evaluate"]
 
@@ -80,7 +80,7 @@ def evaluate(
     found: dict[str, DatasetScores] = {}
     with progress_bar(total, "evaluate", "maps") as bar, _scorer(score, total, workers) as scorer:
         for line in passed_over(matched):
-            bar.note(line)
+            note(line)
         keeper = _Keeper(kept, bar)
         for name, data in matched.items():
             methods = {
@@ -181,6 +181,6 @@ class _Keeper:
                 score_cache.store(self._kept, self._new)
         except (sqlite3.Error, OSError) as error:  # scores that cannot be kept are still scores
             if not self._failed:
-                self._bar.note(f"scores are not kept for the next run: {self._kept}: {error}")
+                note(f"scores are not kept for the next run: {self._kept}: {error}")
             self._failed = True
         self._new.clear()

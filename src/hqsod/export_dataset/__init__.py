@@ -84,22 +84,16 @@ def export_dataset(
     # Nothing changes in a data set that cannot be written to, and it has no place for a lock. What
     # is no data set is refused before a lock is left there.
     with connect(dest), sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
-        return _export(dest, form, folder, pairs_in_shard, validation)
-
-
-def _export(
-    dest: Path, form: str, folder: Path, pairs_in_shard: int, validation: float
-) -> Exported:
-    finished = _open_state(folder, form)
-    items = find_items(dest)
-    splits = _split(items.found, validation)
-    planned: dict[str, Sequence[Item]] = {}
-    for name, content in splits.items():
-        planned |= FORMATS[form].plan(name, content, pairs_in_shard)
-    _remove(folder, finished.keys() - planned.keys())
-    written = _write_shards(folder, form, planned, finished)
-    counts = {name: len(content) for name, content in splits.items()}
-    write_card(folder, dest, form, counts, items.masks)
+        finished = _open_state(folder, form)
+        items = find_items(dest)
+        splits = _split(items.found, validation)
+        planned: dict[str, Sequence[Item]] = {}
+        for name, content in splits.items():
+            planned |= FORMATS[form].plan(name, content, pairs_in_shard)
+        _remove(folder, finished.keys() - planned.keys())
+        written = _write_shards(folder, form, planned, finished)
+        counts = {name: len(content) for name, content in splits.items()}
+        write_card(folder, dest, form, counts, items.masks)
     return Exported(folder, counts, len(planned), written, items.masks, items.stale, items.failed)
 
 

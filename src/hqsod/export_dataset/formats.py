@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hqsod.errors import SettingsError
+from hqsod import extras
 from hqsod.export_dataset.coco import instances
 from hqsod.export_dataset.items import Item
 
@@ -96,13 +96,10 @@ def _write_webdataset(part: Path, items: Sequence[Item]) -> None:
 
 
 def _write_parquet(part: Path, items: Sequence[Item]) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "--format parquet without pyarrow", fix="pip install 'hqsod[export]'"
-        ) from error
+    extras.require("export", "--format parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     file = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     kinds = {"stem": "string", "version": "string", "trust": "float64", "flagged": "bool"}
     features = {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}

@@ -70,15 +70,13 @@ BACKBONES: dict[str, Backbone] = {
 
 
 class SideOutputs(NamedTuple):
-    """Everything PurNet computes on the way, one channel or entry per level, finest first.
+    """What PurNet's training looks at, one channel per level, finest first.
 
     Attributes:
         saliency: (B, 5, H, W) logits of the purificatory subnetwork.
         promotion: (B, 5, H, W) logits of the promotion subnetwork's saliency maps.
         rectification: (B, 5, H, W) logits of the rectification subnetwork's saliency maps.
         error: (B, 5, H, W) error maps before their tanh, which brings them to [-1, 1].
-        promotion_attention: five (B, width, h, w) maps that add up to 1.
-        rectification_attention: five (B, width, h, w) maps in [-1, 1].
 
     What belongs to a subnetwork that the network does not have is None.
     """
@@ -87,8 +85,6 @@ class SideOutputs(NamedTuple):
     promotion: Tensor | None = None
     rectification: Tensor | None = None
     error: Tensor | None = None
-    promotion_attention: list[Tensor] | None = None
-    rectification_attention: list[Tensor] | None = None
 
 
 class Subnetwork(nn.Module):
@@ -186,7 +182,7 @@ class PurNet(nn.Module):
         """
         features = self.extractor((image - self.mean) / self.std)
         levels = self.purificatory.decoder(features)
-        promotion = rectification = error = promote = rectify = None
+        promotion = rectification = error = None
         if self.promotion is not None:
             located = self.promotion.decoder(features)
             promote = [promotion_attention(f) for f in located]
@@ -205,7 +201,7 @@ class PurNet(nn.Module):
             differences = [difference for _, difference in split]
             error = _side_outputs(self.rectification.error_heads, differences, image)
         saliency = _side_outputs(self.purificatory.heads, levels, image)
-        return SideOutputs(saliency, promotion, rectification, error, promote, rectify)
+        return SideOutputs(saliency, promotion, rectification, error)
 
 
 def build_purnet(

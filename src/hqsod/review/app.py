@@ -106,12 +106,16 @@ def _add_images(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
     @app.get("/thumbnails/{stem}/{stamp}.jpg", response_class=Response)
     def thumbnail(stem: str, stamp: Stamp) -> Response:
         name = f"{stamp}.jpg"
-        return kept(stamp, name, "jpeg", lambda: {name: data_set.thumbnail(stem, stamp)})
+        return kept(
+            stamp, name, "jpeg", lambda: {name: tiles.thumbnail(*data_set.compared(stem, stamp))}
+        )
 
     @app.get("/close-ups/{stem}/{stamp}.png", response_class=Response)
     def close_up(stem: str, stamp: Stamp) -> Response:
         name = f"{stamp}.png"
-        return kept(stamp, name, "png", lambda: {name: data_set.close_up(stem, stamp)})
+        return kept(
+            stamp, name, "png", lambda: {name: tiles.close_up(*data_set.compared(stem, stamp))}
+        )
 
     @app.get("/tiles/{stem}/{layer}/{stamp}/{level}-{row}-{column}.png", response_class=Response)
     def tile(

@@ -121,24 +121,12 @@ class ReviewSet:
             raise MissingError(f"{stem}: {name} has changed", fix="load the page again")
         return path
 
-    def thumbnail(self, stem: str, stamp: str) -> bytes:
-        """A small JPEG of a pair as it was built; see `tiles.thumbnail`.
+    def compared(self, stem: str, stamp: str) -> tuple[Array, Array, Array]:
+        """A pair's photograph and the first two versions of its mask, without their canvas.
 
         Raises:
             MissingError: its files have changed since they had this stamp.
         """
-        return tiles.thumbnail(*self._compared(stem, stamp))
-
-    def close_up(self, stem: str, stamp: str) -> bytes:
-        """A PNG of where the first two versions of a pair differ most; see `tiles.close_up`.
-
-        Raises:
-            MissingError: its files have changed since they had this stamp.
-        """
-        return tiles.close_up(*self._compared(stem, stamp))
-
-    def _compared(self, stem: str, stamp: str) -> tuple[Array, Array, Array]:
-        """The photograph and the first two versions of its mask, without the canvas around them."""
         record, _ = self._find(stem)
         if stamp != self._thumbnail_stamp(record):
             raise MissingError(f"{stem}: the files have changed", fix="load the page again")

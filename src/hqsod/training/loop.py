@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from hqsod import weights
 from hqsod.errors import SettingsError
-from hqsod.progress import progress_bar
+from hqsod.progress import note, progress_bar
 from hqsod.training.batches import Batches
 from hqsod.training.checkpoints import Journal, restore_newest, save_state
 from hqsod.training.settings import LoopSettings
@@ -69,8 +69,8 @@ def run(task: TrainingTask, settings: LoopSettings, folder: Path, accelerator: A
             if not trainer.train(batch, batches.names):
                 continue
             bar.advance()
-            if note := _write_due(trainer, folder, journal):
-                bar.note(f"{folder.name} step {trainer.step}: {note}")
+            if scores := _write_due(trainer, folder, journal):
+                note(f"{folder.name} step {trainer.step}: {scores}")
     if journal is not None:
         journal.close()
         _save_weights(final, trainer)

@@ -26,7 +26,7 @@ from hqsod import machine, weights
 from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import hold_out
 from hqsod.errors import InputError, OutputError
-from hqsod.progress import console, progress_bar
+from hqsod.progress import console, note, progress_bar
 from hqsod.training.examples import Example, TrainingSet, read_example
 
 _CHUNK = 64  # images between two flushes to disk
@@ -154,7 +154,7 @@ def _fill(
                 states.append(files.put(row, made))
                 if isinstance(made, InputError):
                     rejected[data.pairs[int(row)].stem] = str(made)
-                    bar.note(f"left out: {made}")
+                    note(f"left out: {made}")
                 bar.advance()
             write_bytes(reasons, json.dumps(rejected, indent=1).encode())
             files.mark(chunk, states)
