@@ -17,6 +17,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from common import machine, report
 from engines import in_fresh_process, milliseconds, neighbours, openvino_network
 from gpu_networks import compile_parts
 from hqsod.inference.devices import optimise
+from hqsod.models import window_attention
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.swinir import build_swinir
 
@@ -36,6 +38,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 OPENVINO = {"float32": "f32", "bf16": "bf16"}
 LOADS = {"alone, 1 thread": (0, 1), "alone, 2 threads": (0, 2), "busy, 2 threads": (2, 2)}
 TURNS = 3
+WINDOW = 8  # SwinIR's
 
 
 class LocalPass(nn.Module):
@@ -60,12 +63,13 @@ def load_cascade(precision: torch.dtype) -> nn.Module:
 
 
 class Subject(NamedTuple):
-    """A network, what computes one result of it, and its inputs' channels and side."""
+    """A network, what computes one result of it, its inputs' channels and side, its exporter."""
 
     load: Callable[[torch.dtype], nn.Module]
     whole: Callable[[nn.Module], nn.Module]
     channels: tuple[int, ...]
     side: int
+    dynamo: bool
 
     def inputs(self) -> tuple[Tensor, ...]:
         torch.manual_seed(0)
@@ -73,14 +77,21 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = {
-    "SwinIR-L, 64 x 64": Subject(load_swinir, lambda network: network, (3,), 64),
-    "CascadePSP, a pass of 224 x 224": Subject(load_cascade, LocalPass, (3, 1, 1), 224),
+    "SwinIR-L, 64 x 64": Subject(load_swinir, lambda network: network, (3,), 64, False),
+    "CascadePSP, a pass of 224 x 224": Subject(load_cascade, LocalPass, (3, 1, 1), 224, True),
 }
 
 
 def export(subject: Subject, file: Path) -> None:
+    """Write a subject as ONNX. SwinIR's windows have their places as constants in it."""
     network = subject.whole(subject.load(torch.float32))
-    torch.onnx.export(network, subject.inputs(), file, dynamo=True, verbose=False)
+    window = window_attention.layout((1, subject.side, subject.side), WINDOW, CPU)
+    with (
+        torch.no_grad(),
+        patch("hqsod.models.swinir.layout", return_value=window),
+        patch.object(window_attention, "_gather", lambda tokens, there, _: tokens[there]),
+    ):
+        torch.onnx.export(network, subject.inputs(), file, dynamo=subject.dynamo, opset_version=18)
 
 
 def with_torch(
