@@ -131,6 +131,7 @@ def busy_neighbours() -> Iterator[None]:
             process.wait()
 
 
+@pytest.mark.slow  # half a minute: four processes beside busy ones
 def test_beside_busy_neighbours_a_second_thread_waits_without_the_processor():
     """Where threads spin while they wait for each other, two take twice what one takes."""
 
