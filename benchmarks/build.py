@@ -24,7 +24,7 @@ from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import Manifest
-from hqsod.inference.place import choose_place
+from hqsod.inference.runtime import choose_runtime
 
 sys.path.insert(0, str(ROOT / "demo"))
 import make_pairs
@@ -55,8 +55,8 @@ def main() -> None:
         folder = Path(name)
         make_pairs.main(folder / "source")
         paths = {role: random_checkpoint(*what, folder) for role, what in CHECKPOINTS.items()}
-        place = choose_place("cpu")
-        engines = load_engine(replace(RECIPES["duts-hq"], **paths), place)
+        runtime = choose_runtime("cpu")
+        engines = load_engine(replace(RECIPES["duts-hq"], **paths), runtime)
         pairs = find_pairs(folder / "source")[: arguments.pairs]
         start = perf_counter()
         build(pairs, folder / "dest", engines)
@@ -68,7 +68,7 @@ def main() -> None:
         "build",
         {
             "machine": machine("pillow", "opencv-python-headless"),
-            "precision": place.precision,
+            "precision": runtime.precision,
             "pairs": len(seconds),
             "seconds_per_picture": {
                 key: round(sum(step[key] for step in seconds) / len(seconds), 3)

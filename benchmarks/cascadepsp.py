@@ -28,7 +28,7 @@ from torch import Tensor
 from common import ROOT, machine, ratio, report, take_turns
 from hqsod.images import Array
 from hqsod.inference.cascade_refiner import SIDE, CascadeRefiner
-from hqsod.inference.devices import optimise
+from hqsod.inference.torch_devices import optimise
 from hqsod.models.cascadepsp import build_cascadepsp, normalise
 from peers import import_peer
 from tests.golden import deterministic, inputs

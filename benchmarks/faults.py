@@ -32,10 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import RESULTS, report
 from hqsod import Predictor
 from hqsod.dataset.layouts import find_pairs
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
-from hqsod.types import Pair
 from ranking import for_ranking
 
 LOOKED = RESULTS / "faults-looked.csv"

@@ -33,7 +33,7 @@ from build import make_pairs
 from common import RESULTS
 from gpu_measure import COMPILED, RATE, Bench, release
 from gpu_networks import PUBLISHED, subjects
-from hqsod.inference.devices import choose_device
+from hqsod.inference.torch_devices import choose_device
 
 AIMS = (  # the best of the cases whose name begins so
     ("SwinIR-L", RATE, "above", 20),

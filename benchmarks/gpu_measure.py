@@ -35,8 +35,8 @@ from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import Manifest
 from hqsod.inference import cascade_refiner
-from hqsod.inference.devices import DTYPES
-from hqsod.inference.place import Place, choose_place
+from hqsod.inference.runtime import Runtime, choose_runtime
+from hqsod.inference.torch_devices import DTYPES
 
 RATE = "images a second"
 DUTS_TR = 10_553  # pairs
@@ -81,7 +81,7 @@ class Bench:
     def _load(self, name: str, device: torch.device, precision: str) -> Engine:
         release()
         subject = self.known[name]
-        return subject.engine(subject.source, Place(str(device), precision))
+        return subject.engine(subject.source, Runtime(str(device), precision))
 
     def about(self) -> dict[str, object]:
         """The device, what a large product and a copy reach on it, and the machine around it."""
@@ -198,7 +198,7 @@ class Bench:
                 shutil.copy(path, target)
         sources = {"upscaler": self.known["SwinIR-L"], "refiner": self.known["CascadePSP"]}
         recipe = replace(RECIPES["duts-hq"], **{n: s.source for n, s in sources.items()})
-        engine = load_engine(recipe, choose_place(str(self.device)))
+        engine = load_engine(recipe, choose_runtime(str(self.device)))
         pairs = find_pairs(folder / "many")
         with patch.object(cascade_refiner, "SHARES", EVERY):
             build(pairs[:2], folder / "warm", engine)

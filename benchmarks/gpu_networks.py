@@ -21,8 +21,8 @@ from build import random_checkpoint
 from hqsod import weights
 from hqsod.images import Array
 from hqsod.inference import cascade_refiner
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.saliency import load_network
 from hqsod.inference.torch_pass import TorchPass
 from hqsod.inference.upscaler import load_upscaler, mirror_pad
@@ -64,8 +64,8 @@ class Engine(Protocol):
 
 
 class Upscaling:
-    def __init__(self, source: str, place: Place) -> None:
-        self.engine = load_upscaler(source, place)
+    def __init__(self, source: str, runtime: Runtime) -> None:
+        self.engine = load_upscaler(source, runtime)
         found = self.engine.network
         self.network = found.module.network if isinstance(found, TorchPass) else None
 
@@ -75,8 +75,8 @@ class Upscaling:
 
 
 class Refining:
-    def __init__(self, source: str, place: Place) -> None:
-        self.engine = load_refiner(source, place)
+    def __init__(self, source: str, runtime: Runtime) -> None:
+        self.engine = load_refiner(source, runtime)
         self.network = getattr(self.engine, "_network", None)
         self.shares = EVERY
 
@@ -86,8 +86,8 @@ class Refining:
 
 
 class Predicting:
-    def __init__(self, source: str, place: Place) -> None:
-        self.engine = load_network(source, *place)
+    def __init__(self, source: str, runtime: Runtime) -> None:
+        self.engine = load_network(source, *runtime)
         self.network = getattr(self.engine, "_network", None)
 
     def __call__(self, size: Size, batch: int) -> Sequence[np.ndarray]:
@@ -97,7 +97,7 @@ class Predicting:
 class Subject(NamedTuple):
     """A network and what it is tried on: a size to compare, one to time, in batches."""
 
-    engine: Callable[[str, Place], Engine]
+    engine: Callable[[str, Runtime], Engine]
     source: str
     small: Size
     large: Size

@@ -29,7 +29,7 @@ from hqsod.building.pipeline import build
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import File, Manifest, Record
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.losses import Targets, purificatory_loss
 from hqsod.models.purnet import build_purnet
 from hqsod.review.data_set import ReviewSet
@@ -58,7 +58,7 @@ def seconds(work: Callable[[], object]) -> float:
 def building() -> dict[str, float]:
     """Seconds for a pair by the picture's side, of which the result has four times as much."""
     recipe = RECIPES["preview"].changed("bicubic", "guided", "none")
-    engine = load_engine(recipe, Place())
+    engine = load_engine(recipe, Runtime())
     photo = Image.fromarray(data.astronaut())
     rows, columns = np.indices((512, 512)) / 512 - 0.5
     mask = Image.fromarray(np.where(np.hypot(rows, columns) < 0.3, np.uint8(255), np.uint8(0)))

@@ -19,7 +19,7 @@ from hqsod.export_onnx import export_onnx
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import read_recipe
-from trainings import Scores, over_seeds, tested
+from trainings import AT_CONTOURS, Scores, over_seeds, tested
 
 KINDS = ("masks", "hq-masks")
 # The recipe's first stage alone, at the size of its last, since small images would hide what finer
@@ -78,7 +78,9 @@ def main() -> None:
         "seeds": options.seeds,
     }
     for size in (None, options.larger):
-        for name, scores in tested(networks, options.tests, size, options.out / "maps").items():
+        for name, scores in tested(
+            networks, options.tests, size, options.out / "tests", AT_CONTOURS
+        ).items():
             result[f"{name}, {size or 'own size'}"] = compared(scores, options.seeds)
     report("hq_masks", result, write=not options.print_only)
 

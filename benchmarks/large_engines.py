@@ -28,7 +28,7 @@ import swinir
 from common import machine, report
 from engines import in_fresh_process, milliseconds, neighbours, openvino_network
 from gpu_networks import compile_parts
-from hqsod.inference.devices import optimise
+from hqsod.inference.torch_devices import optimise
 from hqsod.models import window_attention
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.swinir import build_swinir

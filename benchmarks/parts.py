@@ -12,6 +12,7 @@ that was broken off goes on where it was, training by training.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from common import machine, report
@@ -23,8 +24,9 @@ from trainings import Scores, over_seeds, tested
 
 PLAIN = [f"stage{n}.structural_similarity=false" for n in (1, 2, 3)]
 SIMILARITY = [f"stage{n}.structural_similarity=true" for n in (1, 3)]  # as in the paper
+FIRST = "no attention"  # its first stage is that of all without structural similarity
 VARIANTS = {
-    "no attention": [*PLAIN, "network.attention=[]"],
+    FIRST: [*PLAIN, "network.attention=[]"],
     "promotion": [*PLAIN, 'network.attention=["promotion"]'],
     "rectification": [*PLAIN, 'network.attention=["rectification"]'],
     "both": PLAIN,
@@ -34,9 +36,19 @@ VARIANTS = {
 }
 
 
+def folder(options: argparse.Namespace, variant: str, seed: int) -> Path:
+    """Where one training is kept."""
+    out: Path = options.out / variant.replace(", ", "-").replace(" ", "-") / f"seed{seed}"
+    return out
+
+
 def trained(options: argparse.Namespace, variant: str, seed: int) -> Path:
     """The folder of one training, which is done only once."""
-    out: Path = options.out / variant.replace(", ", "-").replace(" ", "-") / f"seed{seed}"
+    out = folder(options, variant, seed)
+    first = folder(options, FIRST, seed) / "stage1"
+    if VARIANTS[variant][: len(PLAIN)] == PLAIN and first.is_dir() and not out.exists():
+        shutil.copytree(first, out.with_suffix(".part") / "stage1")
+        out.with_suffix(".part").rename(out)
     recipe = read_recipe(options.recipe, [*VARIANTS[variant], *options.set, f"seed={seed}"])
     train(TrainingPlan(data=options.data, recipe=recipe), out, resume=True)
     return out
@@ -58,7 +70,7 @@ def on_tests(
         for variant, folders in runs.items()
         for seed, run in enumerate(folders)
     }
-    found = tested(networks, options.tests, None, options.out / "maps")
+    found = tested(networks, options.tests, None, options.out / "tests", ())
     return {
         dataset: {
             variant: over_seeds([scores[f"{variant}-{seed}"] for seed in range(options.seeds)])
@@ -81,10 +93,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
-    runs = {
-        variant: [trained(options, variant, seed) for seed in range(options.seeds)]
-        for variant in options.only
-    }
+    runs: dict[str, list[Path]] = {variant: [] for variant in options.only}
+    for seed in range(options.seeds):  # so that a table broken off has all variants
+        for variant, done in runs.items():
+            done.append(trained(options, variant, seed))
     result = {
         "machine": machine("accelerate"),
         "recipe": [options.recipe, *options.set],

@@ -30,7 +30,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from common import ROOT, machine, ratio, report, take_turns
-from hqsod.inference.devices import has_native_bf16
+from hqsod.inference.torch_devices import has_native_bf16
 from hqsod.losses import structural_similarity_loss
 from hqsod.models import efficientnet
 from hqsod.models.blocks import fold

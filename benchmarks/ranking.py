@@ -40,12 +40,11 @@ from hqsod.building.pair import PairPixels, find_placement, place
 from hqsod.building.recipes import RECIPES, BuildRecipe
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
-from hqsod.inference.place import choose_place
+from hqsod.inference.runtime import choose_runtime
 from hqsod.masks import MASK_THRESHOLD
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.quality.judge import OUTLIER, explained, judge, trust
 from hqsod.training.recipes import read_recipe
-from hqsod.types import Pair
 
 RESULTS = Path(__file__).parent / "results" / "ranking.json"
 SHARE, TENTH = 0.05, 0.1  # of the pairs that are damaged, and that a person looks at first
@@ -100,7 +99,7 @@ class Built:
 
 @cache
 def engine(recipe: BuildRecipe) -> LocalEngine:
-    return load_engine(recipe, choose_place("cpu"))
+    return load_engine(recipe, choose_runtime("cpu"))
 
 
 def through_networks(

@@ -36,15 +36,15 @@ from hqsod import images, metrics
 from hqsod.dataset.holdout import holdout_fraction
 from hqsod.dataset.layouts import find_pairs
 from hqsod.images import Array
-from hqsod.inference.place import choose_place
 from hqsod.inference.refiner import Refiner, load_refiner
+from hqsod.inference.runtime import choose_runtime
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
+from hqsod.pairs import Pair
 from hqsod.training.contour_pairs import reduced_cases
 from hqsod.training.contour_wear import SCALE, Wear
 from hqsod.training.damaged_pairs import Case, held_out_cases
-from hqsod.types import Pair
 
 # Of `holdout_fraction`; all of a data set that is for testing alone.
 HALVES = {"choose": (0.0, 0.05), "final": (0.05, 0.1), "all": (0.0, 1.0)}
@@ -150,10 +150,10 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     sets = held_out(options.data, options.half, options.limit)
-    place, results = choose_place("cpu"), {}
-    upscaler = load_upscaler(options.upscaler, place)
+    runtime, results = choose_runtime("cpu"), {}
+    upscaler = load_upscaler(options.upscaler, runtime)
     for name in options.refiner:
-        refiner = load_refiner(name, place)
+        refiner = load_refiner(name, runtime)
         assert refiner is not None
         results[name] = {k: measure(refiner, sets, k, upscaler) for k in options.kinds}
     about = machine("opencv-python-headless")

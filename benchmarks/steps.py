@@ -28,9 +28,9 @@ from hqsod.building.pair import hash_files, place, read
 from hqsod.building.recipes import RECIPES
 from hqsod.dataset.layouts import find_pairs
 from hqsod.encoding import encode_png
-from hqsod.inference.place import choose_place
+from hqsod.inference.runtime import choose_runtime
+from hqsod.pairs import Pair
 from hqsod.quality.judge import judge
-from hqsod.types import Pair
 
 
 def build_pair(pair: Pair, engine: LocalEngine, folder: Path) -> dict[str, float]:
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="as `hqsod build` takes it")
     arguments = parser.parse_args()
     cv2.setNumThreads(torch.get_num_threads())
-    where = choose_place("cpu", arguments.precision)
+    where = choose_runtime("cpu", arguments.precision)
     engine = load_engine(RECIPES["preview"], where)
     pairs = find_pairs(arguments.source)
     chosen = pairs[:: max(1, len(pairs) // arguments.pairs)][: arguments.pairs]

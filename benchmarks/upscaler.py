@@ -20,7 +20,7 @@ import numpy as np
 from common import machine, report, take_turns
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.place import PRECISIONS, Place
+from hqsod.inference.runtime import PRECISIONS, Runtime
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.training.photo_degradation import Degradation, compress, degrade
 from hqsod.training.upscaler import luma_psnr, read_photograph, reduce
@@ -67,7 +67,7 @@ def compare(ours: list[float], bicubic: list[float]) -> dict[str, object]:
 def seconds(name: str) -> dict[str, float]:
     """Median seconds for a picture of 400 x 300, in both precisions."""
     picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    variants = {key: load_upscaler(name, Place("cpu", key)) for key in PRECISIONS}
+    variants = {key: load_upscaler(name, Runtime("cpu", key)) for key in PRECISIONS}
     turns = take_turns({k: lambda u=u: u([picture]) for k, u in variants.items()}, 5)
     return {key: round(median(values), 3) for key, values in turns.items()}
 
@@ -79,10 +79,10 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true")
     options = parser.parse_args()
     paths = images.find_images(options.photographs)
-    bicubic = psnrs(load_upscaler("bicubic", Place()), paths)
+    bicubic = psnrs(load_upscaler("bicubic", Runtime()), paths)
     result: dict[str, object] = {"machine": machine("pillow"), "photographs": len(paths)}
     for key in PRECISIONS:
-        ours = psnrs(load_upscaler(options.upscaler, Place("cpu", key)), paths)
+        ours = psnrs(load_upscaler(options.upscaler, Runtime("cpu", key)), paths)
         result[key] = {kind: compare(ours[kind], bicubic[kind]) for kind in ours}
     result["seconds_400x300"] = seconds(options.upscaler)
     report("upscaler", result, write=not options.print_only)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hqsod.dataset.manifest import Manifest
-from hqsod.dataset.refining import most_changed
+from hqsod.dataset.refining_changes import most_changed
 
 TITLES = ("photograph", "enlarged x4", "mask, x4", "refined mask", "predicted", "cut out")
 CELL = 300  # pixels a side

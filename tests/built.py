@@ -11,8 +11,8 @@ from skimage import data
 
 from hqsod import encoding, images
 from hqsod.addresses import write_bytes
+from hqsod.canvas import Placement
 from hqsod.dataset.manifest import File, Manifest, Record, connect
-from hqsod.types import Placement
 
 SETTINGS = {"recipe": "preview", "upscaler": "bicubic", "refiner": "guided"}
 LAYERS = ("images", "masks", "hq-masks")

@@ -32,8 +32,8 @@ from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME, Manifest, connect
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.images import Array
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import GuidedRefiner
+from hqsod.inference.runtime import Runtime
 from hqsod.models.contour_refiner import ContourRefiner
 from hqsod.models.purnet import build_purnet
 from hqsod.weights import save as save_weights
@@ -47,7 +47,7 @@ FOLDERS = ("images", "masks", "hq-masks")
 
 def load(**changes: object) -> LocalEngine:
     recipe = replace(SMALL, **changes)  # type: ignore[arg-type]
-    return load_engine(recipe, Place())
+    return load_engine(recipe, Runtime())
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -142,7 +142,7 @@ def test_a_data_set_goes_on_as_it_was_made(source: Path, tmp_path: Path, monkeyp
     options = [*FILTERS, "--canvas", "256", "--fallback", "--precision", "bf16"]
     assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
     monkeypatch.setattr("hqsod.weights.at_hand", lambda name: True)
-    monkeypatch.setattr("hqsod.inference.devices.has_native_bf16", lambda device: False)
+    monkeypatch.setattr("hqsod.inference.torch_devices.has_native_bf16", lambda device: False)
     monkeypatch.setattr("hqsod.building.engines.GPU_BATCH", 8)
     write_pair(source, "new")
     answer = CliRunner().invoke(app, command)

@@ -18,8 +18,7 @@ from PIL import Image, ImageCms
 import hqsod
 from hqsod import decoding, images
 from hqsod.errors import InputError
-from hqsod.pairs import read_pair
-from hqsod.types import Pair
+from hqsod.pairs import Pair, read_pair
 from tests.conftest import random_picture, save
 from tests.golden import inputs
 from tests.hostile import (

@@ -24,8 +24,8 @@ from hqsod.inference import torch_refiner, torch_upscaler
 from hqsod.inference.contour_step import ContourStep
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_session import OnnxSession, open_session
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
 from hqsod.inference.scaling import prepare
 from hqsod.inference.small_refiner import exported_steps
@@ -198,18 +198,18 @@ def test_a_cpu_runs_what_lies_beside_the_weights_unless_it_is_of_others(
 def test_the_upscaler_that_ships_is_the_exported_one():
     """Made by `hqsod export hqsod-x4-small`, which must be run whenever the weights change."""
     path = weights.resolve("hqsod-x4-small")
-    ours = load_upscaler("hqsod-x4-small", Place())
+    ours = load_upscaler("hqsod-x4-small", Runtime())
     assert isinstance(ours.network, OnnxSession)
     image = np.asarray(inputs.photo("chelsea").reduce(3))
-    wanted = torch_upscaler.load_in_torch("x", path, "", Place())([image])[0]
+    wanted = torch_upscaler.load_in_torch("x", path, "", Runtime())([image])[0]
     assert_alike(ours([image])[0], wanted)
 
 
 def test_the_refiner_that_ships_is_the_exported_one():
     """Made by `hqsod export hqsod-refiner-small`, which must be run whenever the weights change."""
     path = weights.resolve("hqsod-refiner-small")
-    ours = load_refiner("hqsod-refiner-small", Place())
-    theirs = torch_refiner.load_in_torch("x", path, "", Place())
+    ours = load_refiner("hqsod-refiner-small", Runtime())
+    theirs = torch_refiner.load_in_torch("x", path, "", Runtime())
     image, mask = np.asarray(inputs.photo("coffee")), np.array(inputs.mask("coffee"))
     mask[:, : mask.shape[1] // 2] = 0  # for the first step to mend
     for step, exact in zip(ours.steps, theirs.steps, strict=True):
@@ -236,11 +236,11 @@ def test_what_another_program_laid_beside_weights_is_passed_over(tmp_path: Path,
     file = tmp_path / "own.safetensors"
     shutil.copy(weights.resolve("hqsod-x4-small"), file)
     (tmp_path / "own.onnx").write_bytes(b"not ours")
-    upscaler = load_upscaler(str(file), Place())
+    upscaler = load_upscaler(str(file), Runtime())
     assert isinstance(upscaler.network, TorchPass)
     assert "PyTorch runs own.safetensors instead" in capsys.readouterr().err
     with pytest.raises(WeightsError, match="an ONNX file; expected the weights"):
-        load_upscaler(str(tmp_path / "own.onnx"), Place())
+        load_upscaler(str(tmp_path / "own.onnx"), Runtime())
 
 
 def test_other_networks_are_not_exported(tmp_path: Path):

@@ -24,13 +24,13 @@ from hqsod import machine
 from hqsod.errors import SettingsError
 from hqsod.images import Array
 from hqsod.inference.cascade_refiner import CascadeRefiner, pixels_that_fit
-from hqsod.inference.devices import choose_device, has_native_bf16, optimise, precision_name
 from hqsod.inference.memory import is_out_of_memory
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_session import CUDA, open_session
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
+from hqsod.inference.torch_devices import choose_device, has_native_bf16, optimise, precision_name
 from hqsod.inference.torch_upscaler import torch_upscaler
 from hqsod.inference.upscaler import NetworkUpscaler, load_upscaler
 from hqsod.models import swinir
@@ -72,8 +72,8 @@ def swinir_result(device: torch.device, precision: torch.dtype) -> Array:
     return torch_upscaler(network, 4, 4, device)([photo(60, 90)])[0]
 
 
-def place(device: torch.device, precision: torch.dtype) -> Place:
-    return Place(str(device), precision_name(precision))
+def place(device: torch.device, precision: torch.dtype) -> Runtime:
+    return Runtime(str(device), precision_name(precision))
 
 
 def upscaled(device: torch.device, precision: torch.dtype) -> Array:

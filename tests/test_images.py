@@ -1,4 +1,4 @@
-"""Reading, writing and placing pictures."""
+"""Reading and writing pictures."""
 
 from __future__ import annotations
 
@@ -17,29 +17,9 @@ from PIL import Image
 
 from hqsod import addresses, decoding, encoding, images
 from hqsod.errors import InputError, OutputError
-from hqsod.types import Placement
 from tests.conftest import random_picture, save
 from tests.golden import inputs
 from tests.hostile import bomb, many_chunks, many_runs, many_scans, many_segments
-
-sides = st.integers(1, 40)
-
-
-@given(height=sides, width=sides, rows=st.integers(40, 64), columns=st.integers(40, 64))
-def test_unpad_undoes_pad_and_the_border_is_black(height, width, rows, columns):
-    picture = random_picture((height, width, 3)) | 1
-    placement = Placement.centred((height, width), (rows, columns))
-    canvas = images.pad(picture, placement)
-    assert canvas.shape == (rows, columns, 3)
-    assert (images.unpad(canvas, placement) == picture).all()
-    assert np.count_nonzero(canvas) == np.count_nonzero(picture)
-
-
-def test_placement_is_the_published_one():
-    placement = Placement.centred((4 * 267, 4 * 400), (1600, 1600))
-    assert (placement.top, placement.left) == ((1600 - 4 * 267) // 2, 0)
-    with pytest.raises(ValueError, match="does not fit"):
-        Placement.centred((1604, 100), (1600, 1600))
 
 
 def test_masks_enlarge_with_pillows_bicubic():
@@ -164,16 +144,6 @@ def test_a_file_that_is_there_survives_a_failed_write(tmp_path: Path, monkeypatc
     with pytest.raises(OutputError):
         addresses.write_bytes(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"old"
-
-
-def test_what_is_no_such_canvas_is_not_cut():
-    placement = Placement((8, 9), 4, 0, (4, 9))
-    assert images.unpad(np.zeros((8, 9, 3), np.uint8), placement).shape == (4, 9, 3)
-    with pytest.raises(InputError, match="a canvas of 3 x 9; expected 8 x 9"):
-        images.unpad(np.zeros((3, 9), np.uint8), placement)
-    for top, height in ((-1, 4), (5, 4), (0, 0)):
-        with pytest.raises(ValueError, match="does not fit"):
-            Placement((8, 9), top, 0, (height, 9))
 
 
 def test_a_mask_of_levels_0_and_1_is_refused(tmp_path: Path):

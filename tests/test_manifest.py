@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hqsod.canvas import Placement
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import IMAGES, MASKS
 from hqsod.dataset.manifest import NAME, SCHEMA, File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.types import Placement
 
 RECORD = Record(
     stem="a",

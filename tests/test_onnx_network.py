@@ -28,7 +28,7 @@ from hqsod.cutout import PLAIN
 from hqsod.dataset.citations import citations
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import read_map
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.predict import Predictor, draw, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
@@ -326,7 +326,7 @@ def test_a_build_takes_it_as_a_second_opinion_in_any_precision(tmp_path: Path):
     path = save_network(tmp_path / "mine.onnx")
     describe(path)
     recipe = BuildRecipe("x", "bicubic", "none", str(path), canvas=None, meaning="")
-    engine = load_engine(recipe, Place("cpu", "bf16"))
+    engine = load_engine(recipe, Runtime("cpu", "bf16"))
     assert engine.predictor is not None
     assert engine.predictor.size == 64
     assert engine.settings.predictor_weights == weights.sha256(path)

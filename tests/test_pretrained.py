@@ -14,8 +14,8 @@ from skimage import data
 import hqsod
 from hqsod import images, metrics, weights
 from hqsod.building.recipes import RECIPES
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.saliency import DEFAULT
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.masks import binarise
@@ -82,14 +82,14 @@ def test_the_upscaler_beats_bicubic(name: str) -> None:
     height, width = truth.shape[:2]
     small = images.resize(truth, (height // 4, width // 4), Image.Resampling.BICUBIC)
     bicubic = images.resize(small, (height, width), Image.Resampling.BICUBIC)
-    (ours,) = load_upscaler(RECIPES["preview"].upscaler, Place())([small])
+    (ours,) = load_upscaler(RECIPES["preview"].upscaler, Runtime())([small])
     assert luma_psnr(ours, truth, 4) > luma_psnr(bicubic, truth, 4) + 0.3
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "astronaut"])
 def test_the_refiner_mends_masks_and_leaves_good_ones_alone(name: str) -> None:
     image, truth = pair(name)
-    refiner = load_refiner(RECIPES["preview"].refiner, Place())
+    refiner = load_refiner(RECIPES["preview"].refiner, Runtime())
     assert refiner is not None
     rng = np.random.default_rng(0)
     before, after = [], []
@@ -107,8 +107,8 @@ def test_the_refiner_beats_the_upscaled_mask(soft: bool) -> None:
 
     The outlines are traced to a pixel or two, so only of a binary mask is the contour known worse.
     """
-    upscaler = load_upscaler(RECIPES["preview"].upscaler, Place())
-    refiner = load_refiner(RECIPES["preview"].refiner, Place())
+    upscaler = load_upscaler(RECIPES["preview"].upscaler, Runtime())
+    refiner = load_refiner(RECIPES["preview"].refiner, Runtime())
     assert refiner is not None
     gains = []
     for name in ("chelsea", "coffee", "astronaut", "rocket"):

@@ -15,9 +15,9 @@ from skimage.draw import disk
 
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.inference.cascade_refiner import CascadeRefiner, crop_windows, without_rim
-from hqsod.inference.devices import optimise
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import GuidedRefiner, Refiner, load_refiner
+from hqsod.inference.runtime import Runtime
+from hqsod.inference.torch_devices import optimise
 from hqsod.models.cascadepsp import CascadePSP, build_cascadepsp
 from tests.golden import inputs
 from tests.test_cascadepsp import GOLDEN, published_state, small
@@ -282,13 +282,13 @@ def test_guided_leaves_black_padding_black() -> None:
 
 
 def test_loading_by_name_and_path(tmp_path: Path) -> None:
-    assert load_refiner("none", Place()) is None
-    assert load_refiner("guided", Place()).weights == ""
+    assert load_refiner("none", Runtime()) is None
+    assert load_refiner("guided", Runtime()).weights == ""
     path = tmp_path / "mine.pth"
     torch.save(small().state_dict(), path)
-    refiner = load_refiner(str(path), Place("cpu", "bf16"))
+    refiner = load_refiner(str(path), Runtime("cpu", "bf16"))
     assert refiner.name == str(path)
     assert len(refiner.weights) == 64
     assert refiner(*pair(64, 48)).shape == (64, 48)
     with pytest.raises(WeightsError, match=r"no such name or file.*none, guided"):
-        load_refiner("nothing-here", Place())
+        load_refiner("nothing-here", Runtime())

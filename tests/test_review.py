@@ -17,7 +17,7 @@ from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions, OvertakenError, chosen
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
-from hqsod.review import tiles, words
+from hqsod.review import pictures, words
 from hqsod.review.apply import apply
 from hqsod.review.linked import link
 from tests.built import LAYERS, built, disc, many, photograph, record, write_pair
@@ -36,7 +36,7 @@ REMOTE = Address("0.0.0.0", 8765, "secret-token")
 
 
 def client(folder: Path, address: Address = LOCAL, largest: int = 10**7):
-    cache = tiles.Cache(folder.parent / "cache")
+    cache = pictures.Cache(folder.parent / "cache")
     app = Guard(create_app(ReviewSet(folder), "anna", cache), address, largest)
     return testclient.TestClient(app, base_url="http://127.0.0.1:8765")
 
@@ -123,7 +123,7 @@ def test_a_close_up_shows_where_refining_changed_most(tmp_path: Path) -> None:
     (card,) = page.get("/api/cards?stem=pair_0001").json()
     answer = page.get(f"/close-ups/pair_0001/{card['thumbnail']}.png")
     shown = images.read_image(_file(tmp_path, answer.content))
-    side, step = tiles.CLOSE, tiles.CLOSE + tiles.GAP
+    side, step = pictures.CLOSE, pictures.CLOSE + pictures.GAP
     assert shown.shape == (side, 2 * step + side, 3)
     assert not shown[:, step : step + side].any()
     assert np.count_nonzero(shown[:, 2 * step :].all(2)) == 400  # all that changed is in sight
@@ -140,7 +140,7 @@ STAMPS = [f"{number:016x}" for number in range(30)]
 
 
 def test_a_tile_is_made_once(tmp_path: Path) -> None:
-    cache = tiles.Cache(tmp_path / "cache")
+    cache = pictures.Cache(tmp_path / "cache")
     calls = []
 
     def make() -> dict[str, bytes]:
@@ -152,7 +152,7 @@ def test_a_tile_is_made_once(tmp_path: Path) -> None:
 
 
 def test_the_cache_stays_within_its_limit(tmp_path: Path) -> None:
-    cache = tiles.Cache(tmp_path / "cache", limit=1000)
+    cache = pictures.Cache(tmp_path / "cache", limit=1000)
     for number in range(30):
         name = f"{STAMPS[number]}.jpg"
         cache.get(name, name, lambda: {name: bytes(100)})  # noqa: B023 (called at once)
@@ -449,7 +449,7 @@ def test_a_figure_that_is_no_number_is_shown_as_none(data_set: Path) -> None:
 def test_it_answers_as_it_describes(data_set: Path, tmp_path: Path) -> None:
     conformance = ("status_code", "content_type", "response_schema")
     names = ["not_a_server_error", *(f"{name}_conformance" for name in conformance)]
-    app = create_app(ReviewSet(data_set), "anna", tiles.Cache(tmp_path / "cache"))
+    app = create_app(ReviewSet(data_set), "anna", pictures.Cache(tmp_path / "cache"))
     with serving(app=app) as port:
         url, checks = f"http://127.0.0.1:{port}", f"--checks={','.join(names)}"
         said = answers_as_described(url, tmp_path, checks)

@@ -17,8 +17,8 @@ from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.inference.contour_step import ContourStep, find_phase, move_contour
 from hqsod.inference.mending_step import MendingStep
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.small_refiner import SmallRefiner
 from hqsod.inference.torch_pass import TorchPass
 from hqsod.models.compact_refiner import CompactRefiner
@@ -226,7 +226,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_a_weights_file_is_known_for_what_it_is(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     weights.save(file, CompactRefiner((8, 12, 16)).state_dict(), {})
-    refiner = load_refiner(str(file), Place())
+    refiner = load_refiner(str(file), Runtime())
     assert isinstance(refiner, SmallRefiner)
     assert refiner.name == str(file)
     assert refiner.weights == weights.sha256(file)
@@ -242,7 +242,7 @@ def test_a_weights_file_holds_one_step_or_both(tmp_path: Path) -> None:
     counts = {}
     for name, state in files.items():
         weights.save(tmp_path / f"{name}.safetensors", state, {})
-        loaded = load_refiner(str(tmp_path / f"{name}.safetensors"), Place())
+        loaded = load_refiner(str(tmp_path / f"{name}.safetensors"), Runtime())
         assert isinstance(loaded, SmallRefiner)
         counts[name] = [type(step) for step in loaded.steps]
     assert counts == {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hqsod import images, weights
 from hqsod.errors import WeightsError
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.small_upscaler import (
     SmallUpscaler,
@@ -96,7 +96,7 @@ def test_what_ships_beats_bicubic(
     name: str, clean: float, compressed: float, precision: str
 ) -> None:
     """By so many dB at least, on photographs it was not trained on; fur gains the least."""
-    upscaler = load_upscaler("hqsod-x4-small", Place("cpu", precision))
+    upscaler = load_upscaler("hqsod-x4-small", Runtime("cpu", precision))
     truth = np.asarray(inputs.photo(name))[:296, :448]
     small = reduce(truth, 4)
     for given, least in ((small, clean), (compress(small, 75), compressed)):

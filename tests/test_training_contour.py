@@ -12,8 +12,8 @@ import torch
 from hqsod import weights
 from hqsod.dataset.layouts import find_pairs
 from hqsod.errors import SettingsError
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.upscaler import Bicubic
 from hqsod.training.contour import ContourRecipe, contour_loss, stages
 from hqsod.training.contour_pairs import Crops, ReducedPairs, reduced_cases
@@ -135,7 +135,7 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
     outcome = train(plan, tmp_path / "run")
     state = weights.load(outcome.weights)
     assert {name.split(".")[0] for name in state} == {"contour", "mending"}
-    assert load_refiner(str(outcome.weights), Place()) is not None
+    assert load_refiner(str(outcome.weights), Runtime()) is not None
 
     (stage,) = stages(recipe, DataFolders(folder), folder)
     task = stage.prepare().task

@@ -15,9 +15,10 @@ from hqsod.errors import SettingsError, TrainingError
 from hqsod.models.purnet import build_purnet
 from hqsod.training import loop
 from hqsod.training.batches import StoredImages
+from hqsod.training.optimizer import rate_factor
 from hqsod.training.purnet import PurNetTask
 from hqsod.training.settings import LoopSettings, Optimizer
-from hqsod.training.trainer import Trainer, rate_factor
+from hqsod.training.trainer import Trainer
 from tests.training_job import (
     Noise,
     noise_store,

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hqsod.canvas import Placement, pad
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.images import pad
 from hqsod.training.examples import find_training_set
 from hqsod.training.store import open_store
-from hqsod.types import Placement
 from tests.conftest import save, write_pair
 from tests.training_job import noise_store
 

@@ -21,7 +21,7 @@ from hqsod.building.engines import load_engine
 from hqsod.building.recipes import RECIPES
 from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.tiles import OVERLAP, _tiles, in_tiles
 from hqsod.inference.torch_upscaler import torch_upscaler
 from hqsod.inference.upscaler import NetworkUpscaler, load_upscaler, mirror_pad
@@ -178,7 +178,7 @@ def test_only_rgb_pictures_of_one_size(shapes: tuple[tuple[int, ...], ...]) -> N
 
 
 def test_bicubic_is_pillows() -> None:
-    upscaler = load_upscaler("bicubic", Place())
+    upscaler = load_upscaler("bicubic", Runtime())
     assert (upscaler.name, upscaler.scale, upscaler.weights) == ("bicubic", 4, "")
     (result,) = upscaler([photo(30, 50)])
     expected = Image.fromarray(photo(30, 50)).resize((200, 120), Image.Resampling.BICUBIC)
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_ones_own(suffix: str, tmp_path: Path) -> None:
         torch.save({"params_ema": network.state_dict()}, path)
     else:
         weights.save(path, network.state_dict(), {})
-    upscaler = load_upscaler(str(path), Place())
+    upscaler = load_upscaler(str(path), Runtime())
     assert (upscaler.name, upscaler.scale) == (str(path), 4)
     assert upscaler.weights == weights.sha256(path)
     directly = torch_upscaler(network, 4, 4, CPU)
@@ -202,10 +202,10 @@ def test_a_checkpoint_of_ones_own(suffix: str, tmp_path: Path) -> None:
 def test_a_build_refuses_another_scale(tmp_path: Path) -> None:
     path = tmp_path / "twice.safetensors"
     weights.save(path, small(replace(SMALL, doublings=1)).state_dict(), {})
-    assert load_upscaler(str(path), Place()).scale == 2
+    assert load_upscaler(str(path), Runtime()).scale == 2
     recipe = replace(RECIPES["preview"], upscaler=str(path))
     with pytest.raises(WeightsError, match="enlarges 2 times; expected 4 times"):
-        load_engine(recipe, Place())
+        load_engine(recipe, Runtime())
 
 
 def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,14 +213,14 @@ def test_unknown_weights_name_spandrel(tmp_path: Path, monkeypatch: pytest.Monke
     weights.save(path, {"body.0.weight": torch.zeros(3, 3)}, {})
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(WeightsError, match=r"pip install 'hqsod\[spandrel\]'"):
-        load_upscaler(str(path), Place())
+        load_upscaler(str(path), Runtime())
 
 
 def test_spandrel_loads_what_swinir_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "other.safetensors"
     weights.save(path, {"body.0.weight": torch.zeros(3, 3)}, {})
     monkeypatch.setitem(sys.modules, "spandrel", _spandrel_with(nearest))
-    upscaler = load_upscaler(str(path), Place("cpu", "bf16"))
+    upscaler = load_upscaler(str(path), Runtime("cpu", "bf16"))
     assert upscaler.scale == 4
     np.testing.assert_array_equal(
         upscaler([photo(30, 50)])[0], photo(30, 50).repeat(4, 0).repeat(4, 1)

@@ -18,9 +18,8 @@ from hqsod.errors import InputError, printable
 from hqsod.images import Array, Note, Read
 from hqsod.masks import MASK_THRESHOLD
 from hqsod.metrics.regions import mask_iou
-from hqsod.pairs import match_pair, require_utf8
+from hqsod.pairs import Pair, match_pair, require_utf8
 from hqsod.progress import progress_bar
-from hqsod.types import Pair
 
 GREY = (26, 229)  # grey levels from 10 % to 90 %
 GREY_SHARE = 0.05  # a mask with a larger share of these is a soft map, not a mask

@@ -15,9 +15,9 @@ from torch.export import Dim
 
 from hqsod import weights
 from hqsod.errors import WeightsError
-from hqsod.inference.devices import optimise
 from hqsod.inference.onnx_network import INPUT, OUTPUT
 from hqsod.inference.small_refiner import CONTOUR, MENDING
+from hqsod.inference.torch_devices import optimise
 from hqsod.inference.torch_network import load_weights
 from hqsod.inference.torch_refiner import part_of
 from hqsod.models.blocks import fold

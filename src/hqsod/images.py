@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, TypeVar
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from hqsod import colours
-from hqsod.colours import LEVELS
-from hqsod.colours import Array as Array
+from hqsod import pillow_modes
 from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
 from hqsod.decoding import SUFFIXES, decode, name_of
 from hqsod.decoding import Source as Source
 from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
 from hqsod.masks import MASK_THRESHOLD
-from hqsod.types import Placement
+from hqsod.pillow_modes import LEVELS
+from hqsod.pillow_modes import Array as Array
 
-Number = TypeVar("Number", bound=np.generic)
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
 
 LISTED_LEVELS = 5  # in a message
@@ -82,7 +79,7 @@ def pixels(image: AnyImage) -> Array:
     if isinstance(image, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        return colours.to_rgb(image, "the image")[0]
+        return pillow_modes.to_rgb(image, "the image")[0]
     if not isinstance(image, np.ndarray):
         if hasattr(image, "read"):
             return pixels(image.read())  # a pipe cannot be read twice
@@ -98,7 +95,7 @@ def pixels(image: AnyImage) -> Array:
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
     """`read_image`, with what was converted."""
     decoded = decode(source, most)
-    rgb, converted = colours.to_rgb(decoded.upright, name_of(source))
+    rgb, converted = pillow_modes.to_rgb(decoded.upright, name_of(source))
     turned = () if decoded.orientation == 1 else ("turned as its EXIF orientation says",)
     return Read(rgb, (*decoded.notes, *turned, *converted), decoded.orientation)
 
@@ -151,7 +148,7 @@ def read_map(source: Source) -> Array:
 def load_map(source: Source) -> Read:
     """`read_map`, with what was converted."""
     decoded = decode(source)
-    grey, converted = colours.to_grey(decoded.upright, name_of(source))
+    grey, converted = pillow_modes.to_grey(decoded.upright, name_of(source))
     return Read(grey, (*decoded.notes, *converted), decoded.orientation)
 
 
@@ -175,42 +172,6 @@ def _is_listed(path: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def pad(array: Array, placement: Placement) -> Array:
-    """Lay an image or mask on its black canvas.
-
-    Args:
-        array: uint8, (H, W) or (H, W, C), of `placement.size`.
-    """
-    if array.shape[:2] != placement.size:
-        raise InputError(
-            f"an image of {array.shape[0]} x {array.shape[1]}",
-            expected=f"{placement.size[0]} x {placement.size[1]} as placed",
-        )
-    canvas = np.zeros((*placement.canvas, *array.shape[2:]), np.uint8)
-    canvas[placement.window] = array
-    return canvas
-
-
-def unpad(array: npt.NDArray[Number], placement: Placement | None) -> npt.NDArray[Number]:
-    """Cut the image out of its canvas: the inverse of `pad`, a view.
-
-    Args:
-        array: (H, W) or (H, W, C), of `placement.canvas`.
-        placement: None where there is no canvas.
-
-    Raises:
-        InputError: the array is not of the canvas's size.
-    """
-    if placement is None:
-        return array
-    if array.shape[:2] != placement.canvas:
-        raise InputError(
-            f"a canvas of {array.shape[0]} x {array.shape[1]}",
-            expected=f"{placement.canvas[0]} x {placement.canvas[1]} as placed",
-        )
-    return array[placement.window]
 
 
 def resize(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:

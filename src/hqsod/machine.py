@@ -2,6 +2,7 @@
 
 A thread that waits by spinning keeps a core from whoever needs it: beside two busy processes on two
 cores such a job took thirteen times as long as alone, and not the twice that its share allows.
+How many threads read and write files is said in `hqsod.runner`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hqsod.colours import Array
+from hqsod.pillow_modes import Array
 
 # A pixel of a mask is object where its level is above this, that is, nearer to 255 than to 0.
 MASK_THRESHOLD = 127

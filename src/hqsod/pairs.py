@@ -1,7 +1,9 @@
-"""Reading an image with its mask, and checking that the two belong together."""
+"""An image and its mask: reading them, and checking that the two belong together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,21 @@ from PIL import Image
 from hqsod.decoding import TURNS
 from hqsod.errors import InputError
 from hqsod.images import Array, Note, Read, load_image, load_mask
-from hqsod.types import Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A photograph and its mask.
+
+    Attributes:
+        stem: the name both are known by, unique within a data set.
+        image: path of the photograph.
+        mask: path of the mask.
+    """
+
+    stem: str
+    image: Path
+    mask: Path
 
 
 class ReadPair(NamedTuple):

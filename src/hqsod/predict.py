@@ -14,7 +14,7 @@ from PIL import Image
 from hqsod import cutout, encoding, images
 from hqsod.cutout import CutOut, Shaping
 from hqsod.errors import SettingsError
-from hqsod.files import Outcome, Work, make_each
+from hqsod.image_jobs import Outcome, Work, make_each
 from hqsod.images import AnyImage, Array, pixels
 from hqsod.inference.saliency import SaliencyNetwork, load_network
 from hqsod.inference.scaling import Maps, prepare, restore
@@ -94,12 +94,12 @@ class Predictor:
     @cached_property
     def refiner(self) -> Refiner:
         """What draws the maps' edges anew, loaded."""
-        from hqsod.inference.place import choose_place, wants_gpu
         from hqsod.inference.refiner import load_refiner
+        from hqsod.inference.runtime import choose_runtime, wants_gpu
 
         like_network = self._precision == "auto" and not wants_gpu(self._device)
-        place = choose_place(self._device, "float32" if like_network else self._precision)
-        refiner = load_refiner(REFINER, place)
+        runtime = choose_runtime(self._device, "float32" if like_network else self._precision)
+        refiner = load_refiner(REFINER, runtime)
         assert refiner is not None
         return refiner
 

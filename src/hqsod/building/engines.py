@@ -19,8 +19,8 @@ from hqsod.building.recipes import BF16, SCALE, BuildRecipe, BuildSettings
 from hqsod.dataset.manifest import Record
 from hqsod.errors import InputError, WeightsError
 from hqsod.images import Array
-from hqsod.inference.place import Place
 from hqsod.inference.refiner import Refiner, load_refiner
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.saliency import SaliencyNetwork, find_weights, load_network
 from hqsod.inference.upscaler import Upscaler, load_upscaler
 from hqsod.runner import Steps, go_through
@@ -84,26 +84,26 @@ class LocalEngine:
                         yield outcome
 
 
-def load_engine(recipe: BuildRecipe, place: Place) -> LocalEngine:
+def load_engine(recipe: BuildRecipe, runtime: Runtime) -> LocalEngine:
     """Load a recipe's networks, fetching weights where needed.
 
     Raises:
         WeightsError: weights cannot be had or do not fit.
         SettingsError: PyTorch is needed and missing.
     """
-    upscaler = load_upscaler(recipe.upscaler, place)
+    upscaler = load_upscaler(recipe.upscaler, runtime)
     if upscaler.scale != SCALE:
         raise WeightsError(
             f"{recipe.upscaler}: enlarges {upscaler.scale} times",
             expected=f"{SCALE} times",
             fix="use another",
         )
-    refiner = load_refiner(recipe.refiner, place)
+    refiner = load_refiner(recipe.refiner, runtime)
     predictor, predictor_weights = None, ""
     if recipe.predictor != "none":
         path = find_weights(recipe.predictor)
-        precision = "auto" if path.suffix == ".onnx" else place.precision
-        predictor = load_network(recipe.predictor, place.device, precision)
+        precision = "auto" if path.suffix == ".onnx" else runtime.precision
+        predictor = load_network(recipe.predictor, runtime.device, precision)
         predictor_weights = weights.sha256(path)
     settings = BuildSettings(
         recipe=recipe.name,
@@ -114,9 +114,9 @@ def load_engine(recipe: BuildRecipe, place: Place) -> LocalEngine:
         predictor=recipe.predictor,
         predictor_weights=predictor_weights,
         canvas=recipe.canvas,
-        precision=BF16 if place.precision == "bf16" else place.precision,
-        batch=recipe.batch or (1 if place.device == "cpu" else GPU_BATCH),
+        precision=BF16 if runtime.precision == "bf16" else runtime.precision,
+        batch=recipe.batch or (1 if runtime.device == "cpu" else GPU_BATCH),
         fallback=recipe.fallback,
     )
-    at_once = min(AT_ONCE, machine.threads()) if place.device == "cpu" else 1
+    at_once = min(AT_ONCE, machine.threads()) if runtime.device == "cpu" else 1
     return LocalEngine(upscaler, refiner, settings, predictor, at_once)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from hqsod import encoding, images
+from hqsod import canvas, encoding, images
 from hqsod.addresses import read_bytes, write_bytes
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.recipes import SCALE, BuildSettings
+from hqsod.canvas import Placement
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Record
 from hqsod.errors import InputError, printable
 from hqsod.images import Array
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.quality.judge import judge
-from hqsod.types import Pair, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def place(pixels: PairPixels, upscaled: Array) -> tuple[Array, Array]:
     """The upscaled image, and the mask upscaled by Pillow's bicubic, on their canvas."""
     placement = pixels.placement
     mask = images.resize(pixels.mask, placement.size, Image.Resampling.BICUBIC)
-    return images.pad(upscaled, placement), images.pad(mask, placement)
+    return canvas.pad(upscaled, placement), canvas.pad(mask, placement)
 
 
 def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]:

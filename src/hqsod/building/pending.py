@@ -1,4 +1,7 @@
-"""What a run has to do: the pairs that are missing or differ, in batches, and what they replace."""
+"""What a run has to do: the pairs that are missing or differ, in batches, and what they replace.
+
+What is recorded and still there is kept, so a build that was killed goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,7 @@ from hqsod.building.recipes import BuildSettings, differences
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, SettingsError
-from hqsod.pairs import require_utf8
-from hqsod.types import Pair
+from hqsod.pairs import Pair, require_utf8
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from hqsod.building.home import open_home
 from hqsod.building.pending import Plan, make_plan, require_leave
 from hqsod.dataset import card
 from hqsod.dataset.manifest import Manifest, Record
-from hqsod.dataset.refining import Refining, summarise
+from hqsod.dataset.refining_changes import Refining, summarise
+from hqsod.pairs import Pair
 from hqsod.progress import note, progress_bar
-from hqsod.types import Pair
 
 
 @dataclass(frozen=True, slots=True)

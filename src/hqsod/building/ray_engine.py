@@ -26,7 +26,7 @@ from hqsod.building.pair import PairTask, rejected
 from hqsod.building.recipes import BuildRecipe, BuildSettings
 from hqsod.dataset.manifest import Record
 from hqsod.errors import HqsodError, SettingsError, WeightsError
-from hqsod.inference.place import Place, choose_place
+from hqsod.inference.runtime import Runtime, choose_runtime
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -76,7 +76,7 @@ def ray_engine(
     Args:
         recipe: what to build with.
         device: `auto`, `cpu` or `cuda`; auto takes the cluster's GPUs if it has any.
-        precision: as `choose_place` takes it; a worker's machine is asked.
+        precision: as `choose_runtime` takes it; a worker's machine is asked.
         address: of the cluster; where None, RAY_ADDRESS, or a Ray of this machine's own.
         cores: of each worker; where None, a machine's cores divided among its GPUs, or all.
 
@@ -91,8 +91,8 @@ def ray_engine(
         pool = share(nodes, device, cores)
         look = ray.remote(num_cpus=pool.cores, num_gpus=pool.gpus)(_look)
         found = ray.get(look.remote(recipe, precision, pool))
-        settings, place, runs_on = _unwrap(found)
-        load = partial(_load, recipe, place, pool)
+        settings, runtime, runs_on = _unwrap(found)
+        load = partial(_load, recipe, runtime, pool)
         yield RayEngine(load, settings, pool, runs_on)
 
 
@@ -294,17 +294,17 @@ class Worker:
 def _look(recipe: BuildRecipe, precision: str, pool: Pool) -> Result:
     """On a worker's machine: the settings, where the networks run, and a line for the user."""
     try:
-        place = choose_place("cuda" if pool.gpus else "cpu", precision)
-        engine = _load(recipe, place, pool)
+        runtime = choose_runtime("cuda" if pool.gpus else "cpu", precision)
+        engine = _load(recipe, runtime, pool)
     except HqsodError as error:
         return Result(error=error)
-    return Result((engine.settings, place, str(place)))
+    return Result((engine.settings, runtime, str(runtime)))
 
 
-def _load(recipe: BuildRecipe, place: Place, pool: Pool) -> LocalEngine:
+def _load(recipe: BuildRecipe, runtime: Runtime, pool: Pool) -> LocalEngine:
     """In a worker: its networks, with as many threads as it has cores."""
     machine.set_threads(pool.cores)
-    return load_engine(recipe, choose_place(*place))  # which sees that a GPU starts
+    return load_engine(recipe, choose_runtime(*runtime))  # which sees that a GPU starts
 
 
 def _unwrap(result: Result) -> Any:

@@ -157,7 +157,7 @@ class BuildSettings:
 
     @property
     def precision_name(self) -> str:
-        """The precision as `choose_place` takes it."""
+        """The precision as `choose_runtime` takes it."""
         return "bf16" if self.precision == BF16 else self.precision
 
     @property

@@ -20,7 +20,7 @@ from hqsod.cli.root import (
     RefinerName,
     UpscalerName,
     app,
-    choose_place,
+    choose_runtime,
     say_weights,
 )
 from hqsod.errors import SettingsError, printable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hqsod.building.engines import Engine
     from hqsod.building.pipeline import Summary
     from hqsod.building.recipes import BuildRecipe, BuildSettings
-    from hqsod.types import Pair
+    from hqsod.pairs import Pair
 
 LISTED = 10  # names in a line
 
@@ -255,7 +255,7 @@ def _engine(
     if name == "local" and not (address or cores):
         from hqsod.building.engines import load_engine
 
-        yield load_engine(recipe, choose_place(device, precision))
+        yield load_engine(recipe, choose_runtime(device, precision))
     elif name == "ray":
         from hqsod.building.ray_engine import ray_engine
 

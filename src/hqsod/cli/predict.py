@@ -117,7 +117,7 @@ def predict(
     """Predict saliency maps: OUT/STEM.png, as large as the image."""
     from hqsod import predict as job
     from hqsod.cutout import CutOut
-    from hqsod.files import find_inputs
+    from hqsod.image_jobs import find_inputs
 
     settings = CutOut(
         refine=refine,

@@ -39,7 +39,7 @@ def review(
     extras.require("review", "hqsod review")
     from hqsod.review.app import LARGEST_BODY, create_app
     from hqsod.review.data_set import ReviewSet
-    from hqsod.review.tiles import FOLDER, Cache
+    from hqsod.review.pictures import FOLDER, Cache
     from hqsod.web import connections
     from hqsod.web.guard import Guard
     from hqsod.weights import cache_folder

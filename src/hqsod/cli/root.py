@@ -12,8 +12,8 @@ from hqsod import __version__
 from hqsod.progress import console
 
 if TYPE_CHECKING:
-    from hqsod.files import Outcome
-    from hqsod.inference.place import Place
+    from hqsod.image_jobs import Outcome
+    from hqsod.inference.runtime import Runtime
 
 # Arguments and options that several verbs take.
 DataSet = Annotated[
@@ -75,11 +75,11 @@ def _options(
     """High-quality salient object detection: build data sets, train, predict, score, review."""
 
 
-def choose_place(device: str, precision: str) -> Place:
+def choose_runtime(device: str, precision: str) -> Runtime:
     """The device and precision asked for; a line says which they are."""
-    from hqsod.inference import place
+    from hqsod.inference import runtime
 
-    chosen = place.choose_place(device, precision)
+    chosen = runtime.choose_runtime(device, precision)
     typer.echo(f"device: {chosen}")
     return chosen
 

@@ -14,7 +14,7 @@ from hqsod.cli.root import (
     RefinerName,
     UpscalerName,
     app,
-    choose_place,
+    choose_runtime,
     finish,
     say_weights,
 )
@@ -35,13 +35,13 @@ def upscale(
 ) -> None:
     """Upscale images four times, without building a data set."""
     from hqsod.building.recipes import choose_recipe
-    from hqsod.files import Work, find_inputs, make_each
+    from hqsod.image_jobs import Work, find_inputs, make_each
     from hqsod.images import read_image
     from hqsod.inference.upscaler import load_upscaler
 
     found = find_inputs(paths)
     engine = load_upscaler(
-        upscaler or choose_recipe(None).upscaler, choose_place(device, precision)
+        upscaler or choose_recipe(None).upscaler, choose_runtime(device, precision)
     )
     say_weights("upscaler", engine.name, engine.weights)
 
@@ -67,15 +67,15 @@ def refine(
     """Refine masks at their own size, without building a data set."""
     from hqsod.building.recipes import choose_recipe
     from hqsod.dataset.layouts import find_pairs
-    from hqsod.files import Work, make_each
+    from hqsod.image_jobs import Work, make_each
     from hqsod.inference.refiner import load_refiner
-    from hqsod.types import Pair
+    from hqsod.pairs import Pair
 
     if images.is_dir():
         pairs = find_pairs(images, str(images.resolve()), str(masks.resolve()))
     else:
         pairs = (Pair(masks.stem, images, masks),)
-    engine = load_refiner(refiner or choose_recipe(None).refiner, choose_place(device, precision))
+    engine = load_refiner(refiner or choose_recipe(None).refiner, choose_runtime(device, precision))
     if engine is None:
         raise SettingsError("--refiner none", expected="a refiner", fix="name one, such as guided")
     say_weights("refiner", engine.name, engine.weights)

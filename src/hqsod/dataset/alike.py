@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsod.images import Array
-from hqsod.types import Pair
+from hqsod.pairs import Pair
 
 THUMBNAIL = 16  # pixels a side
 # Correlation of two thumbnails. Between DUTS-TR and DUTS-TE the one image that stands in both has

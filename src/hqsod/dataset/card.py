@@ -9,7 +9,7 @@ from typing import Any
 
 from hqsod import __version__, encoding
 from hqsod.addresses import write_bytes
-from hqsod.dataset import refining
+from hqsod.dataset import refining_changes
 from hqsod.dataset.citations import citations
 from hqsod.dataset.contact_sheet import ROWS, contact_sheet
 from hqsod.dataset.decisions import Decisions
@@ -129,7 +129,7 @@ def _layout(built: Sequence[Record]) -> str:
 
 
 def _refining(built: Sequence[Record]) -> str:
-    summary = refining.summarise(built)
+    summary = refining_changes.summarise(built)
     if summary is None:
         return ""
     told = str(summary)

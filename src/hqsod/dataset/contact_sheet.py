@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hqsod import images
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import Record
-from hqsod.dataset.refining import most_changed
+from hqsod.dataset.refining_changes import most_changed
 from hqsod.errors import InputError
 from hqsod.images import Array
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hqsod.errors import InputError
 from hqsod.images import find_images, find_others
+from hqsod.pairs import Pair
 from hqsod.progress import note
-from hqsod.types import Pair
 
 
 @dataclass(frozen=True, slots=True)

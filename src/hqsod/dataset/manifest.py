@@ -23,9 +23,9 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from hqsod.canvas import Placement
 from hqsod.dataset.folders import IMAGES, LONGEST, MASKS, own_path, require_name, require_path
 from hqsod.errors import InputError, OutputError, printable
-from hqsod.types import Placement
 
 NAME = "manifest.sqlite"
 _BESIDE = ("", "-journal", "-wal", "-shm")  # endings of the files that SQLite keeps

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from hqsod import colours, decoding, images, metrics
+from hqsod import decoding, images, metrics, pillow_modes
 from hqsod.errors import InputError
 from hqsod.evaluate import score_cache
 from hqsod.evaluate.matching import ScoringTask
@@ -17,7 +17,7 @@ from hqsod.evaluate.report import Unscored
 from hqsod.evaluate.report.results import UnscoredKind
 from hqsod.images import Array
 
-_READERS = (colours.__file__, decoding.__file__, images.__file__)  # what pixels a file has
+_READERS = (pillow_modes.__file__, decoding.__file__, images.__file__)  # what pixels a file has
 
 
 @dataclass(frozen=True)

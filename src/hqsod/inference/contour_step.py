@@ -11,7 +11,7 @@ from PIL import Image
 
 from hqsod.images import Array
 from hqsod.inference.memory import PixelBudget
-from hqsod.inference.place import Pass
+from hqsod.inference.runtime import Pass
 from hqsod.masks import binarise
 from hqsod.models.contour_numbers import GROUP, LEAST, REACH
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hqsod import images
 from hqsod.images import Array
-from hqsod.inference.place import Pass
+from hqsod.inference.runtime import Pass
 from hqsod.inference.scaling import Maps
 from hqsod.masks import binarise
 

@@ -13,7 +13,7 @@ import numpy as np
 from hqsod import weights
 from hqsod.images import Array
 from hqsod.inference.guided_filter import guided_filter
-from hqsod.inference.place import Place, find_file, require_torch
+from hqsod.inference.runtime import Runtime, find_file, require_torch
 from hqsod.inference.small_refiner import SmallRefiner, exported_steps
 from hqsod.masks import MASK_THRESHOLD
 from hqsod.pairs import require_pair
@@ -47,12 +47,12 @@ class Refiner(Protocol):
         ...
 
 
-def load_refiner(name: str, place: Place) -> Refiner | None:
+def load_refiner(name: str, runtime: Runtime) -> Refiner | None:
     """Load a refiner.
 
     Args:
         name: `none`, `guided`, a name in the registry of weights, or a checkpoint's path.
-        place: where the network runs, and the precision of its convolutions.
+        runtime: where the network runs, and the precision of its convolutions.
 
     Returns:
         None for `none`.
@@ -65,14 +65,14 @@ def load_refiner(name: str, place: Place) -> Refiner | None:
         return None
     if name == "guided":
         return GuidedRefiner()
-    path = find_file(name, place, others=("none", "guided"))
+    path = find_file(name, runtime, others=("none", "guided"))
     digest = weights.sha256(path)
-    if place.may_be_onnx and (steps := exported_steps(path, digest)):
+    if runtime.may_be_onnx and (steps := exported_steps(path, digest)):
         return SmallRefiner(name, digest, steps)
-    require_torch(name, place)
+    require_torch(name, runtime)
     from hqsod.inference.torch_refiner import load_in_torch
 
-    return load_in_torch(name, path, digest, place)
+    return load_in_torch(name, path, digest, runtime)
 
 
 class GuidedRefiner:

@@ -22,7 +22,7 @@ from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
 from hqsod.inference.onnx_session import OnnxSession, exported
-from hqsod.inference.place import saliency_may_be_onnx
+from hqsod.inference.runtime import saliency_may_be_onnx
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hqsod.images import Array
-from hqsod.inference.place import Pass
+from hqsod.inference.runtime import Pass
 
 OVERLAP = 64  # of neighbouring tiles, in pixels of the input
 MARGIN = 24  # next to a tile's edge, not used: there SwinIR-L differs from the whole (measured)

@@ -11,14 +11,14 @@ import torch
 
 from hqsod import weights
 from hqsod.images import Array
-from hqsod.inference.devices import (
+from hqsod.inference.memory import PixelBudget
+from hqsod.inference.runtime import describe_device
+from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
+from hqsod.inference.torch_devices import (
     choose_device,
     choose_precision,
     precision_name,
 )
-from hqsod.inference.memory import PixelBudget
-from hqsod.inference.place import describe_device
-from hqsod.inference.scaling import BILINEAR, SIZES, Maps, require_numbers, trained_size
 from hqsod.inference.torch_pass import require_own_process
 from hqsod.models.blocks import fold
 from hqsod.models.purnet import PurNet, load_purnet

@@ -12,10 +12,10 @@ from hqsod import weights
 from hqsod.errors import WeightsError
 from hqsod.inference.cascade_refiner import CascadeRefiner
 from hqsod.inference.contour_step import ContourStep
-from hqsod.inference.devices import DTYPES, optimise
 from hqsod.inference.mending_step import MendingStep
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.small_refiner import CONTOUR, MENDING, SmallRefiner, Step
+from hqsod.inference.torch_devices import DTYPES, optimise
 from hqsod.inference.torch_pass import TorchPass
 from hqsod.models.cascadepsp import build_cascadepsp
 from hqsod.models.compact_refiner import (
@@ -32,7 +32,7 @@ from hqsod.models.passes import ContourPass, MendPass
 
 
 def load_in_torch(
-    name: str, path: Path, digest: str, place: Place
+    name: str, path: Path, digest: str, runtime: Runtime
 ) -> SmallRefiner | CascadeRefiner:
     """Load a refiner from a checkpoint.
 
@@ -40,12 +40,12 @@ def load_in_torch(
         name: what users call it.
         path: the checkpoint.
         digest: its SHA-256.
-        place: where it runs, and its precision.
+        runtime: where it runs, and its precision.
 
     Raises:
         WeightsError: damaged, or of no refiner that is known here.
     """
-    device, precision = torch.device(place.device), DTYPES[place.precision]
+    device, precision = torch.device(runtime.device), DTYPES[runtime.precision]
     state = weights.load(path)
     mending, contour = part_of(state, MENDING), part_of(state, CONTOUR)
     steps: list[Step] = []

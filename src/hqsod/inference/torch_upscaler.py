@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hqsod import weights
 from hqsod.errors import WeightsError
-from hqsod.inference.devices import DTYPES
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
+from hqsod.inference.torch_devices import DTYPES
 from hqsod.inference.torch_pass import TorchPass
 from hqsod.inference.upscaler import NetworkUpscaler
 from hqsod.models.passes import EnlargePass, Network
@@ -20,20 +20,20 @@ from hqsod.models.swinir import build_swinir, is_swinir
 WINDOW = 8  # other libraries' networks are given multiples of this
 
 
-def load_in_torch(name: str, path: Path, digest: str, place: Place) -> NetworkUpscaler:
+def load_in_torch(name: str, path: Path, digest: str, runtime: Runtime) -> NetworkUpscaler:
     """Load an upscaler from a checkpoint.
 
     Args:
         name: what users call it.
         path: the checkpoint.
         digest: its SHA-256.
-        place: where it runs, and its precision.
+        runtime: where it runs, and its precision.
 
     Raises:
         WeightsError: damaged, or of no upscaler that is known here.
     """
     state = weights.load(path)
-    device, precision = torch.device(place.device), DTYPES[place.precision]
+    device, precision = torch.device(runtime.device), DTYPES[runtime.precision]
     if is_swinir(state) or is_small_upscaler(state):
         network = build_swinir(state) if is_swinir(state) else build_small_upscaler(state)
         network.set_precision(precision)

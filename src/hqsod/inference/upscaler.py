@@ -23,7 +23,7 @@ from hqsod.errors import InputError
 from hqsod.images import Array, resize
 from hqsod.inference.memory import PixelBudget
 from hqsod.inference.onnx_session import exported
-from hqsod.inference.place import Pass, Place, find_file, require_torch
+from hqsod.inference.runtime import Pass, Runtime, find_file, require_torch
 from hqsod.inference.tiles import SMALLEST_TILE, in_tiles
 
 PIXELS_AT_ONCE = 512 * 512  # of the input, in one pass: 1.7 GB with SwinIR-L
@@ -47,12 +47,12 @@ class Upscaler(Protocol):
         ...
 
 
-def load_upscaler(name: str, place: Place) -> Upscaler:
+def load_upscaler(name: str, runtime: Runtime) -> Upscaler:
     """Load an upscaler.
 
     Args:
         name: `bicubic`, a name in the registry of weights, or a checkpoint's path.
-        place: where the network runs, and the precision of its products and convolutions.
+        runtime: where the network runs, and the precision of its products and convolutions.
 
     Raises:
         WeightsError: the weights cannot be had, or belong to no upscaler that is known here.
@@ -60,14 +60,14 @@ def load_upscaler(name: str, place: Place) -> Upscaler:
     """
     if name == "bicubic":
         return Bicubic()
-    path = find_file(name, place)
+    path = find_file(name, runtime)
     digest = weights.sha256(path)
-    if place.may_be_onnx and (graph := exported(path, digest)):
-        return NetworkUpscaler(name, digest, graph, graph.number("scale"), 1, place.device)
-    require_torch(name, place)
+    if runtime.may_be_onnx and (graph := exported(path, digest)):
+        return NetworkUpscaler(name, digest, graph, graph.number("scale"), 1, runtime.device)
+    require_torch(name, runtime)
     from hqsod.inference.torch_upscaler import load_in_torch
 
-    return load_in_torch(name, path, digest, place)
+    return load_in_torch(name, path, digest, runtime)
 
 
 class Bicubic:

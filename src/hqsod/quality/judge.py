@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import cv2
 import numpy as np
 
-from hqsod.dataset.refining import redrawn
+from hqsod.dataset.refining_changes import redrawn
 from hqsod.images import Array
 from hqsod.masks import MASK_THRESHOLD
 from hqsod.metrics.regions import mask_iou

@@ -13,9 +13,9 @@ from fastapi.staticfiles import StaticFiles
 
 from hqsod import images
 from hqsod.dataset.decisions import OvertakenError
-from hqsod.review import listing, tiles
+from hqsod.review import listing, pictures
 from hqsod.review.data_set import PICTURE, ReviewSet, Wish
-from hqsod.review.tiles import MissingError
+from hqsod.review.pictures import MissingError
 from hqsod.web.refusals import answer_errors, described, refuse
 
 CARDS_AT_ONCE = 200
@@ -37,7 +37,7 @@ Stamp = Annotated[str, Path(pattern=r"^[0-9a-f-]{16,60}$")]
 Number = Annotated[int, Path(ge=0, le=100_000)]  # of a tile's level, row or column
 
 
-def create_app(data_set: ReviewSet, who: str, cache: tiles.Cache) -> FastAPI:
+def create_app(data_set: ReviewSet, who: str, cache: pictures.Cache) -> FastAPI:
     """The page on a data set.
 
     Args:
@@ -99,7 +99,7 @@ def _add_pairs(app: FastAPI, data_set: ReviewSet, who: str) -> None:
         return data_set.correct(stem, png, wish)
 
 
-def _add_images(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
+def _add_images(app: FastAPI, data_set: ReviewSet, cache: pictures.Cache) -> None:
     def kept(group: str, name: str, kind: str, make: Callable[[], dict[str, bytes]]) -> Response:
         return Response(cache.get(group, name, make), 200, FOREVER, f"image/{kind}")
 
@@ -107,14 +107,14 @@ def _add_images(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
     def thumbnail(stem: str, stamp: Stamp) -> Response:
         name = f"{stamp}.jpg"
         return kept(
-            stamp, name, "jpeg", lambda: {name: tiles.thumbnail(*data_set.compared(stem, stamp))}
+            stamp, name, "jpeg", lambda: {name: pictures.thumbnail(*data_set.compared(stem, stamp))}
         )
 
     @app.get("/close-ups/{stem}/{stamp}.png", response_class=Response)
     def close_up(stem: str, stamp: Stamp) -> Response:
         name = f"{stamp}.png"
         return kept(
-            stamp, name, "png", lambda: {name: tiles.close_up(*data_set.compared(stem, stamp))}
+            stamp, name, "png", lambda: {name: pictures.close_up(*data_set.compared(stem, stamp))}
         )
 
     @app.get("/tiles/{stem}/{layer}/{stamp}/{level}-{row}-{column}.png", response_class=Response)
@@ -124,4 +124,4 @@ def _add_images(app: FastAPI, data_set: ReviewSet, cache: tiles.Cache) -> None:
         path = data_set.layer(stem, layer, stamp)
         read = images.read_image if layer == PICTURE else images.read_map
         name = f"{stamp}-{level}-{row}-{column}.png"
-        return kept(stamp, name, "png", lambda: tiles.cut(read(path), stamp))
+        return kept(stamp, name, "png", lambda: pictures.cut(read(path), stamp))

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from hqsod import encoding, images
+from hqsod import canvas, encoding, images
+from hqsod.canvas import Placement
 from hqsod.dataset.decisions import (
     LATER,
     REJECT,
@@ -29,10 +30,9 @@ from hqsod.dataset.folders import CORRECTED_FOLDER, IMAGES, own_path
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.review import tiles, words
+from hqsod.review import pictures, words
 from hqsod.review.listing import Listing, Query
-from hqsod.review.tiles import MissingError
-from hqsod.types import Placement
+from hqsod.review.pictures import MissingError
 
 PICTURE = "picture"  # what the page calls the photograph among the layers
 MOST = 1_000_000  # decisions on a pair
@@ -102,9 +102,9 @@ class ReviewSet:
         return self._card(record, history) | {
             "height": height,
             "width": width,
-            "tile": tiles.TILE,
+            "tile": pictures.TILE,
             "window": [placement.top, placement.left, *placement.size],
-            "layers": {name: tiles.stamp(path) for name, path in layers.items()},
+            "layers": {name: pictures.stamp(path) for name, path in layers.items()},
             "quality": words.describe(record),
             "notes": record.notes,
             "history": [asdict(decision) for decision in history],
@@ -117,7 +117,7 @@ class ReviewSet:
             MissingError: there is none, or it has changed since it had this stamp.
         """
         path = self._layers(*self._find(stem)).get(name)
-        if path is None or stamp != tiles.stamp(path):
+        if path is None or stamp != pictures.stamp(path):
             raise MissingError(f"{stem}: {name} has changed", fix="load the page again")
         return path
 
@@ -133,7 +133,7 @@ class ReviewSet:
         path, first, *others = self._layers(record, []).values()
         masks = first, (others or [first])[0]
         read = [images.read_image(path), *(images.read_map(mask) for mask in masks)]
-        image, before, after = (images.unpad(array, record.placement) for array in read)
+        image, before, after = (canvas.unpad(array, record.placement) for array in read)
         return image, before, after
 
     def decide(self, stem: str, wish: Wish) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class ReviewSet:
         paths = {PICTURE: self.folder / record.outputs[IMAGES].path}
         paths |= {name: version_file(self.folder, record, name) for name in names if name}
         for path in paths.values():
-            tiles.require(path)
+            pictures.require(path)
         return paths
 
     def _thumbnail_stamp(self, record: Record) -> str | None:
@@ -198,7 +198,7 @@ class ReviewSet:
             paths = list(self._layers(record, []).values())[:3]
         except InputError:
             return None
-        return "-".join(tiles.stamp(path) for path in paths)
+        return "-".join(pictures.stamp(path) for path in paths)
 
     def _card(self, record: Record, history: Sequence[Decision]) -> dict[str, Any]:
         """What the grid shows of a pair."""

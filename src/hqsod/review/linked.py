@@ -20,10 +20,9 @@ from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
-from hqsod.pairs import match_pair
+from hqsod.pairs import Pair, match_pair
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
-from hqsod.types import Pair
 
 RECIPE = "linked folders"
 SETTINGS = {"recipe": RECIPE, "upscaler": "none", "refiner": "none"}

@@ -1,1 +1,1 @@
-"""Training PurNet: data, stages as values, and the job."""
+"""Training networks: PurNet, the upscaler and the refiner; `job` goes through the stages."""

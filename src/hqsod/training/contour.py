@@ -21,15 +21,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hqsod import metrics, weights
-from hqsod.dataset.refining import most_changed
+from hqsod.dataset.refining_changes import most_changed
 from hqsod.images import Array
-from hqsod.inference.place import Place
+from hqsod.inference.runtime import Runtime
 from hqsod.inference.small_refiner import MENDING
 from hqsod.inference.torch_refiner import contour_step, part_of
 from hqsod.inference.upscaler import load_upscaler
 from hqsod.models.compact_refiner import build_compact_refiner
 from hqsod.models.contour_numbers import GROUP
 from hqsod.models.contour_refiner import WIDTHS, ContourRefiner, near_contour
+from hqsod.pairs import Pair
 from hqsod.training.batches import Batch
 from hqsod.training.contour_pairs import Crops, ReducedPairs, reduced_cases
 from hqsod.training.contour_wear import Wear
@@ -38,7 +39,6 @@ from hqsod.training.refiner import divide_pairs
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
-from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is
 FAR_WEIGHT, NEAR_WEIGHT = 0.5, 8.0  # of a pixel anywhere; and half of that more on the contour
@@ -94,7 +94,7 @@ def _prepare(recipe: ContourRecipe, folders: DataFolders) -> Prepared:
         InputError: no pairs, or none of them can be used.
         WeightsError: the upscaler's or the mending step's weights cannot be had.
     """
-    upscaler = load_upscaler(recipe.upscaler, Place())
+    upscaler = load_upscaler(recipe.upscaler, Runtime())
     torch.manual_seed(recipe.loop.seed)
     network = nn.ModuleDict({"contour": ContourRefiner(recipe.widths)})
     if recipe.mending != "none":

@@ -17,7 +17,7 @@ from hqsod import images
 from hqsod.images import Array
 from hqsod.inference.upscaler import Upscaler
 from hqsod.masks import binarise
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.training.batches import Arrays, recolour
 from hqsod.training.contour_wear import (
     SCALE,
@@ -28,7 +28,6 @@ from hqsod.training.contour_wear import (
 )
 from hqsod.training.damaged_pairs import Case
 from hqsod.training.settings import Section, Share
-from hqsod.types import Pair
 
 MARGIN = 32  # pixels around a crop that are enlarged with it and cut away, a multiple of SCALE
 RIM = 8  # a crop's contour pixel lies at least this far inside it

@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from hqsod import images
+from hqsod import canvas
+from hqsod.canvas import Placement
 from hqsod.images import Array
 from hqsod.masks import binarise
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.training.batches import Arrays, recolour
 from hqsod.training.mask_damage import enlarge, perturb
 from hqsod.training.photo_degradation import compress
 from hqsod.training.settings import Rate, Section, Share
-from hqsod.types import Pair, Placement
 
 REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
 FACTOR = 4  # how many times smaller the masks of the held-out images were
@@ -114,7 +114,7 @@ def _crop(layers: Sequence[Array], damage: Damage, random: np.random.Generator) 
         height, width = (max(1, min(damage.crop, round(s * zoom))) for s in layer[window].shape[:2])
         piece = cv2.resize(layer[window], (width, height), interpolation=method)
         place = Placement.centred((height, width), (damage.crop, damage.crop))
-        pieces.append(images.pad(np.asarray(piece, np.uint8), place))
+        pieces.append(canvas.pad(np.asarray(piece, np.uint8), place))
     return pieces
 
 

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hqsod import images
+from hqsod import canvas, images
+from hqsod.canvas import Placement
 from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.dataset.manifest import NAME as MANIFEST
 from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.training.superpixels import Labels, read_superpixels, slic_superpixels
-from hqsod.types import Pair, Placement
 
 
 class Example(NamedTuple):
@@ -91,14 +91,14 @@ def read_example(
     image, mask, _ = read_pair(pair)
     labels = None if superpixels is None else _published_superpixels(pair, mask.shape)
     image, mask = (
-        images.resize(images.unpad(array, placement), (size, size), Image.Resampling.BILINEAR)
+        images.resize(canvas.unpad(array, placement), (size, size), Image.Resampling.BILINEAR)
         for array in (image, mask)
     )
     if superpixels is None:
         return Example(image, mask)
     if labels is None:
         return Example(image, mask, slic_superpixels(image, superpixels))
-    placed = images.unpad(labels, placement)
+    placed = canvas.unpad(labels, placement)
     resized = cv2.resize(placed, (size, size), interpolation=cv2.INTER_NEAREST)
     return Example(image, mask, np.asarray(resized, np.int16))
 

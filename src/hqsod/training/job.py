@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from hqsod.addresses import write_bytes
 from hqsod.errors import SettingsError, TrainingError
-from hqsod.inference.devices import choose_device, choose_precision
+from hqsod.inference.torch_devices import choose_device, choose_precision
 from hqsod.progress import console
 from hqsod.training import contour, loop, purnet, refiner, upscaler
 from hqsod.training.checkpoints import read_log

@@ -3,6 +3,7 @@
 Cheng et al., "CascadePSP", CVPR 2020: contours lose a run and most of their vertices, then dabs
 fall on the mask until its IoU with the truth reaches a target. Differs in that a dab falls on the
 mask's contour mostly and in proportion to the object, and never takes the IoU far below the target.
+How often and how strongly: `damaged_pairs.Damage`; `contour_wear` is for the contour step.
 `enlarge` adds the damage of our own use: masks that were small and enlarged by bicubic resampling.
 """
 

@@ -36,13 +36,12 @@ from hqsod.models.compact_refiner import (
     is_compact_refiner,
 )
 from hqsod.models.loading import fitting
-from hqsod.pairs import read_pair
+from hqsod.pairs import Pair, read_pair
 from hqsod.training.batches import Batch
 from hqsod.training.damaged_pairs import Damage, DamagedMasks, held_out_cases
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
-from hqsod.types import Pair
 
 NEAR = 9  # side of the window that says how near the contour a pixel is
 NEAR_WEIGHT = 8.0  # a pixel on it counts half of this more than one far away

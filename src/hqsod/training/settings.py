@@ -1,4 +1,4 @@
-"""What every training is told, as values that are checked before anything runs; see `recipes`."""
+"""What every recipe says of the optimizer, the pace and the steps, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Optimizer(Section):
         momentum: of SGD; AdamW keeps its usual 0.9 and 0.999.
         weight_decay: on everything but biases.
         bias_rate: factor on the learning rate of biases.
-        schedule: how the learning rate falls: `poly` (power 0.9), `cosine` or `constant`.
+        schedule: how the learning rate falls: `poly` (power 0.9), `cosine` or `constant`; see
+            `optimizer.rate_factor`.
         warmup: steps over which the learning rate grows from 0; at most a sixth of all steps, so
             that a short stage has a schedule too.
         average: decay of the running average of the weights that is validated and kept; 0 for none.

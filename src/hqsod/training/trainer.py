@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hqsod.errors import SettingsError, TrainingError
 from hqsod.training.batches import Batch
-from hqsod.training.settings import LoopSettings, Optimizer
+from hqsod.training.optimizer import averaged, make_optimizer, rate_factor
+from hqsod.training.settings import LoopSettings
 from hqsod.training.task import TrainingTask, Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-WARMUP_PART = 6  # a warm-up takes at most one of so many parts of a stage
 
 
 class Trainer:
@@ -53,9 +51,9 @@ class Trainer:
             name: [p for p in part.parameters() if name in settings.rates]
             for name, part in task.parts.items()
         }
-        self.optimizer = _optimizer(task, settings)
+        self.optimizer = make_optimizer(task.parts, settings)
         decay = settings.optimizer.average
-        self.average = _averaged(self.network, decay) if decay else None
+        self.average = averaged(self.network, decay) if decay else None
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         self._summed = 0
         self._since = time.perf_counter()
@@ -192,42 +190,3 @@ class Trainer:
         torch.set_rng_state(state["random"])
         if self._on_cuda and state["random_cuda"] is not None:  # a run may change its device
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
-
-
-def _optimizer(task: TrainingTask, settings: LoopSettings) -> torch.optim.Optimizer:
-    """Two groups for each part: its weights, and its biases, without decay, at their own rate."""
-    chosen = settings.optimizer
-    groups = []
-    for name, rate in settings.rates.items():
-        named = list(task.parts[name].named_parameters())
-        biases = [p for n, p in named if n.endswith("bias")]
-        others = [p for n, p in named if not n.endswith("bias")]
-        groups += [
-            {"params": others, "base": rate, "weight_decay": chosen.weight_decay},
-            {"params": biases, "base": rate * chosen.bias_rate, "weight_decay": 0.0},
-        ]
-    groups = [group for group in groups if group["params"]]
-    if chosen.kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=chosen.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
-
-
-def rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
-    """Factor on every learning rate at a step counted from 0: warm-up, then the schedule."""
-    warmup = min(optimizer.warmup, steps // WARMUP_PART)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    part = (step - warmup) / max(steps - warmup, 1)
-    if optimizer.schedule == "poly":
-        return float((1 - part) ** 0.9)
-    return (1 + math.cos(math.pi * part)) / 2 if optimizer.schedule == "cosine" else 1.0
-
-
-def _averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Running average of weights and BatchNorm statistics, quick to follow at the start."""
-
-    def average(kept: Any, current: Any, count: Any) -> None:  # types as torch's own
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(now)(kept, current, count)  # type: ignore[no-untyped-call]  # torch's
-
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)

@@ -17,7 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hqsod import images
+from hqsod import canvas, images
+from hqsod.canvas import Placement
 from hqsod.dataset.holdout import split
 from hqsod.errors import InputError, SettingsError
 from hqsod.images import Array
@@ -28,7 +29,6 @@ from hqsod.training.photo_degradation import REDUCE, Degradation, compress, degr
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
-from hqsod.types import Placement
 
 LUMA = (65.481, 128.553, 24.966)  # of BT.601 in video range, for R, G, B in [0, 1]
 QUALITY = 60  # of the JPEG images the network is validated on
@@ -260,4 +260,4 @@ def _middle(image: Array) -> Array:
     height, width = (min(side, _TILE) for side in image.shape[:2])
     top, left = ((side - _TILE) // 2 if side > _TILE else 0 for side in image.shape[:2])
     tile = image[top : top + height, left : left + width]
-    return images.pad(tile, Placement.centred((height, width), (_TILE, _TILE)))
+    return canvas.pad(tile, Placement.centred((height, width), (_TILE, _TILE)))

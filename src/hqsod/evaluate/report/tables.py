@@ -1,6 +1,7 @@
 """Scores as rows: on the terminal, as CSV, as LaTeX. The best is bold, the second underlined.
 
-Which scores there are is said in `hqsod.metrics.protocols`.
+Which scores there are, and in which order, is said in `hqsod.metrics.protocols`; a new one needs a
+heading here.
 """
 
 from __future__ import annotations

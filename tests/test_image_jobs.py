@@ -10,7 +10,7 @@ import pytest
 
 from hqsod.encoding import write_png
 from hqsod.errors import InputError, OutputError
-from hqsod.files import Outcome, Work, find_inputs, make_each
+from hqsod.image_jobs import Outcome, Work, find_inputs, make_each
 from hqsod.images import Array, read_map
 from tests.conftest import random_picture, save
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from hqsod import __version__, encoding
 from hqsod.dataset.manifest import NAME as MANIFEST
-from hqsod.dataset.refining import most_changed
+from hqsod.dataset.refining_changes import most_changed
 from hqsod.errors import InputError
 from hqsod.images import Array
 from hqsod.masks import MASK_THRESHOLD

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hqsod.dataset.manifest import Record
-from hqsod.dataset.refining import NEAR, most_changed, redrawn, summarise
+from hqsod.dataset.refining_changes import NEAR, most_changed, redrawn, summarise
 
 
 def disc(radius: int = 40, centre: tuple[int, int] = (60, 70)) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Where networks run, in which precision, and on which runtime. Needs no torch."""
+"""Where networks run, in which precision, and in which library: PyTorch or ONNX Runtime.
+
+Needs no torch; `torch_devices` has the part that does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PRECISIONS = ("float32", "bf16")
 Pass = Callable[..., Any]
 
 
-class Place(NamedTuple):
+class Runtime(NamedTuple):
     """A device and a precision.
 
     Attributes:
@@ -30,19 +33,19 @@ class Place(NamedTuple):
     @property
     def may_be_onnx(self) -> bool:
         """Whether ONNX Runtime runs here what was exported; all else is PyTorch's."""
-        return self == Place()
+        return self == Runtime()
 
     def __str__(self) -> str:
         return f"{describe_device(self.device)}, {self.precision}"
 
 
-def choose_place(device: str = "auto", precision: str = "auto") -> Place:
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """What the user's words mean on this machine.
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto`, `float32` or `bf16`; see `devices.choose_precision`. PyTorch computes in
-            bf16, so without it `auto` is float32.
+        precision: `auto`, `float32` or `bf16`; see `torch_devices.choose_precision`. PyTorch
+            computes in bf16, so without it `auto` is float32.
 
     Raises:
         SettingsError: none of these, a device that is not there or does not start, or PyTorch is
@@ -54,15 +57,16 @@ def choose_place(device: str = "auto", precision: str = "auto") -> Place:
     if device.startswith("cuda") or precision == "bf16":
         extras.require("torch", f"--device {device} --precision {precision}")
     if not extras.is_installed("torch") or (precision == "float32" and not wants_gpu(device)):
-        return Place()
-    from hqsod.inference import devices  # and with it PyTorch
+        return Runtime()
+    from hqsod.inference import torch_devices  # and with it PyTorch
 
-    chosen = devices.choose_device(device)
-    return Place(str(chosen), devices.precision_name(devices.choose_precision(precision, chosen)))
+    chosen = torch_devices.choose_device(device)
+    dtype = torch_devices.choose_precision(precision, chosen)
+    return Runtime(str(chosen), torch_devices.precision_name(dtype))
 
 
 def saliency_may_be_onnx(device: str, precision: str) -> bool:
-    """`Place.may_be_onnx` for a saliency network, given the user's words.
+    """`Runtime.may_be_onnx` for a saliency network, given the user's words.
 
     With `auto` it runs in float32 on every CPU: ONNX Runtime is faster there than PyTorch in bf16,
     which the upscaler and the refiner are not.
@@ -76,12 +80,12 @@ def wants_gpu(device: str) -> bool:
         return device != "cpu"
     if not machine.has_gpu_driver() or not extras.is_installed("torch"):
         return False
-    from hqsod.inference.devices import choose_device  # and with it PyTorch
+    from hqsod.inference.torch_devices import choose_device  # and with it PyTorch
 
     return choose_device(device).type == "cuda"
 
 
-def find_file(name: str, place: Place, others: Sequence[str] = ()) -> Path:
+def find_file(name: str, runtime: Runtime, others: Sequence[str] = ()) -> Path:
     """The file behind a name or path; see `weights.resolve`.
 
     Raises:
@@ -89,7 +93,7 @@ def find_file(name: str, place: Place, others: Sequence[str] = ()) -> Path:
         WeightsError: it cannot be had, or is an ONNX file, which lies beside weights.
     """
     if name in weights.registry() and not weights.at_hand(name):
-        require_torch(name, place)
+        require_torch(name, runtime)
     path = weights.resolve(name, others=others)
     if path.suffix == ".onnx":
         raise WeightsError(
@@ -98,15 +102,15 @@ def find_file(name: str, place: Place, others: Sequence[str] = ()) -> Path:
     return path
 
 
-def require_torch(name: str, place: Place) -> None:
+def require_torch(name: str, runtime: Runtime) -> None:
     """Check that PyTorch is there for weights that were not exported, or cannot run so.
 
     Raises:
         SettingsError: it is not.
     """
-    if place.may_be_onnx:
+    if runtime.may_be_onnx:
         extras.require("torch", f"{name}, which has no ONNX file beside it,")
-    extras.require("torch", f"{name} on {place.device} in {place.precision}")
+    extras.require("torch", f"{name} on {runtime.device} in {runtime.precision}")
 
 
 def describe_device(device: str) -> str:
