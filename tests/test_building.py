@@ -528,3 +528,68 @@ def test_a_pair_that_the_refiner_refuses_costs_only_itself(source: Path, tmp_pat
     seen: list[Array] = []
     summary = build(find_pairs(source), tmp_path, replace(load(), refiner=Picky()))
     assert (summary.built, len(summary.rejected)) == (3, 1)
+
+
+def kept(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".png", ".md")}
+
+
+@pytest.mark.parametrize("own", ["README.md", "contact-sheet.jpg", "images/a.png", "hq-masks/x"])
+def test_files_that_are_not_hqsods_are_never_replaced(source: Path, tmp_path: Path, own: str):
+    file = tmp_path / "mine" / own
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(OutputError, match=f"holds {own} and no manifest"):
+        build(find_pairs(source), tmp_path / "mine", load())
+    assert file.read_text() == "mine"
+
+
+def test_a_data_set_is_not_built_over_its_own_source(source: Path, tmp_path: Path):
+    before = kept(source)
+    with pytest.raises(OutputError, match="is read from and would be written to"):
+        build(find_pairs(source), source, load())
+    (tmp_path / "behind").symlink_to(source)
+    with pytest.raises(OutputError, match="is read from and would be written to"):
+        build(find_pairs(source), tmp_path / "behind", load())
+    assert kept(source) == before
+
+
+def test_a_pair_that_cannot_be_read_again_stays_as_it_was_built(source: Path, tmp_path: Path):
+    pairs, dest = find_pairs(source), tmp_path / "dest"
+    build(pairs, dest, load())
+    whole, image = pairs[0].image.read_bytes(), pairs[0].image
+    image.write_bytes(b"")
+    assert build(pairs, dest, load()).rejected == (pairs[0].stem,)
+    image.write_bytes(whole[:-40])  # found out only when its turn comes
+    summary = build(pairs, dest, load())
+    assert (summary.built, summary.rejected) == (0, (pairs[0].stem,))
+    image.write_bytes(whole)
+    assert build(pairs, dest, load()).kept == 4
+    image.write_bytes(b"")
+    build(pairs, dest, load(), replace=True)
+    with Manifest.open(dest) as manifest:
+        assert manifest.latest()[pairs[0].stem].status == "rejected"
+
+
+def test_a_canvas_that_some_images_do_not_fit_voids_none(source: Path, tmp_path: Path):
+    pairs, dest = find_pairs(source), tmp_path / "dest"
+    build(pairs, dest, load())
+    assert len(build(pairs, dest, load(canvas=64)).rejected) == 4
+    assert build(pairs, dest, load()).kept == 4
+
+
+@pytest.mark.parametrize("name", ["3.45\u202fPM", "a\u3000b"])
+def test_a_name_with_odd_spaces_is_built_once(tmp_path: Path, name: str):
+    write_pair(tmp_path / "source", name)
+    pairs, dest = find_pairs(tmp_path / "source"), tmp_path / "dest"
+    assert build(pairs, dest, load()).built == 1
+    assert build(pairs, dest, load()).kept == 1
+
+
+def test_what_would_be_too_large_to_read_again_is_not_built(tmp_path: Path):
+    write_pair(tmp_path / "source", "small")
+    save(tmp_path / "source/images/large.png", np.zeros((2001, 2000, 3), np.uint8))
+    save(tmp_path / "source/masks/large.png", np.zeros((2001, 2000), np.uint8))
+    pairs = find_pairs(tmp_path / "source")
+    summary = build(pairs, tmp_path / "dest", load(canvas=None))
+    assert (summary.built, summary.rejected) == (1, ("large",))

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hqsod.export_dataset as job
 from hqsod import images
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.lock import sole_run
@@ -338,3 +341,53 @@ def test_what_is_no_data_set_is_left_as_it_was(tmp_path: Path):
     with pytest.raises(InputError, match=r"no manifest\.sqlite"):
         export_dataset(tmp_path, "imagefolder")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_a_kill_at_any_step_of_a_change_loses_no_pair(
+    applied: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step writes the state, removes shards or gives one its name."""
+    out = tmp_path / "out"
+    export_dataset(applied, "imagefolder", out, 2, NONE)
+    before, steps = contents(out), iter(range(at + 1))
+
+    def stopping(step: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            if next(steps, None) == at:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        return run
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(job, "_save_state", stopping(job._save_state))
+        patch.setattr(job, "_remove", stopping(job._remove))
+        patch.setattr(Path, "rename", stopping(Path.rename))
+        export_dataset(applied, "imagefolder", out, 3, NONE)
+    export_dataset(applied, "imagefolder", out, 2, NONE)
+    assert contents(out) == before
+
+
+def test_a_kill_before_the_first_shard_does_not_block_the_folder(
+    applied: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".0123456789abcdef.part").write_text("{")
+    assert export_dataset(applied, "coco", tmp_path / "out").written == 2
+
+
+@pytest.mark.parametrize("layer", ["images", "hq-masks"])
+def test_a_linked_folder_gives_only_what_was_recorded(tmp_path: Path, layer: str) -> None:
+    dest, private = built(tmp_path / "set"), tmp_path / "private"
+    (dest / layer).rename(private)
+    (dest / layer).symlink_to(private)
+    assert not export_dataset(dest, "imagefolder", tmp_path / "same").failed
+    one = sorted(private.iterdir())[0]
+    one.write_bytes(b"a key of the user's")
+    failed = export_dataset(dest, "imagefolder", tmp_path / "other").failed
+    assert [line.partition(":")[0] for line in failed] == [one.stem]
+    for file in private.iterdir():
+        file.write_bytes(b"a key of the user's")
+    with pytest.raises(InputError, match=r"nothing to export: .*not the file that the manifest"):
+        export_dataset(dest, "imagefolder", tmp_path / "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,22 @@ def test_results_that_would_replace_each_other_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"would both become .*out/cutouts/a\.png"):
         make_each(found, work)
     assert not out.exists()
+
+
+def test_results_among_the_images_are_refused_at_once(pictures: list[Path], tmp_path: Path):
+    folder = pictures[0].parent
+    with pytest.raises(OutputError, match="is where the images are"):
+        find_inputs([str(folder)], apart=folder)
+
+
+def test_odd_names_cost_only_themselves(pictures: list[Path], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("~nobody-by-this-name.png"), np.zeros((8, 9), np.uint8))
+    found = find_inputs(["~nobody-by-this-name.png", "x" * 300 + ".png"])
+    long = save(tmp_path / f"{'y' * 251}.png", np.zeros((8, 9), np.uint8))
+    out = tmp_path / "out"
+    work = replace(Doubling(out).work, formats={out: "webp"})
+    for _ in range(2):  # again, when it is asked what is there
+        outcome = make_each(found | {long: long.stem}, work)
+        assert len(outcome.failed) == 2
+    assert outcome.kept == 1

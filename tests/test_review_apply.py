@@ -141,6 +141,9 @@ def test_linked_folders_of_any_format(tmp_path: Path) -> None:
     assert apply(folder).counts == {"sam": 1}
     np.testing.assert_array_equal(images.read_mask(folder / "final-masks/a.png"), disc(80, 0.2))
     assert not (folder / "README.md").exists()
+    (folder / "README.md").write_text("of a project of mine")
+    apply(folder)
+    assert (folder / "README.md").read_text() == "of a project of mine"
 
 
 def test_what_is_no_mask_is_not_copied(data_set: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
-from os.path import realpath  # unlike Path.resolve it takes links that lead in circles
+from os.path import exists, isdir, realpath  # unlike Path.resolve, realpath takes circles
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -76,6 +76,7 @@ def find_inputs(
 
     Raises:
         InputError: an input leads to no image, or two images have the same name.
+        OutputError: a folder of images is where the results go.
     """
     found: dict[str, Path] = {}
     for text in inputs:
@@ -92,19 +93,31 @@ def find_inputs(
 
 
 def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, str]]:
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = _expanded(text)
+    if isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
+        if apart and realpath(path) == realpath(apart):
+            raise OutputError(
+                f"{apart} is where the images are", fix="choose another folder for the results"
+            )
         folders = list(_folders(path, apart)) if recursive else [path]
         found = [(image, _name(image, path)) for f in folders for image in find_images(f)]
         if others := [other for folder in folders for other in find_others(folder)]:
             note(f"{path}: left out, not images: {len(others)}, such as {others[0].name}")
-    elif path.exists() or not has_magic(text):
+    elif exists(path) or not has_magic(text):  # noqa: PTH110 (as above)
         found = [(path, path.stem)]  # one that is missing is reported when its turn comes
     else:
         found = [(match, match.stem) for match in sorted(_matches(path))]
     if not found:
         raise InputError(f"{text}: no images", expected="an image, a folder of images or a pattern")
     return found
+
+
+def _expanded(text: str) -> Path:
+    """A path whose `~` is the user's home; a name that merely begins with one stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _folders(root: Path, apart: Path | None) -> Iterator[Path]:
@@ -157,7 +170,7 @@ def make_each(
     results = {path: _results(name, work) for path, name in images.items()}
     _require_images_kept(results, work)
     missing = {
-        path: {file: draw for file, draw in drawn.items() if overwrite or not file.exists()}
+        path: {f: draw for f, draw in drawn.items() if overwrite or not exists(f)}  # noqa: PTH110 (as above)
         for path, drawn in results.items()
     }
     paths = list(images)

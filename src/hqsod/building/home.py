@@ -36,11 +36,18 @@ class Home:
 
     def save(self) -> None:
         """Put the manifest back if it is time; call it after every record."""
-        if addresses.is_remote(self._dest) and monotonic() >= self._next:
+        if monotonic() >= self._next:
             self.save_now()
 
+    @property
+    def has_manifest(self) -> bool:
+        """Whether there is one."""
+        return (self.folder / NAME).is_file()
+
     def save_now(self) -> None:
-        """Put the manifest back."""
+        """Put the manifest back; on a disk it is there already."""
+        if not addresses.is_remote(self._dest):
+            return
         start = monotonic()
         addresses.write_bytes(self._dest / NAME, (self.folder / NAME).read_bytes())
         end = monotonic()
@@ -68,7 +75,7 @@ def open_home(dest: Path) -> Iterator[Home]:
         try:
             yield home
         finally:
-            if (home.folder / NAME).is_file():
+            if home.has_manifest:
                 home.save_now()
 
 

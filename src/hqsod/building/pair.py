@@ -82,18 +82,23 @@ def find_placement(size: tuple[int, int], canvas: int | None, name: str) -> Plac
         name: of the pair, for the message.
 
     Raises:
-        InputError: the upscaled image does not fit the canvas.
+        InputError: the upscaled image does not fit the canvas, or is too large to be read again.
     """
     upscaled = (size[0] * SCALE, size[1] * SCALE)
-    if canvas is None:
-        return Placement.centred(upscaled, upscaled)
-    if max(upscaled) > canvas:
+    rows, columns = upscaled if canvas is None else (canvas, canvas)
+    if rows * columns > images.MAX_PIXELS:
+        raise InputError(
+            f"{name}: {size[1]} x {size[0]} pixels, and {columns} x {rows} when built",
+            expected=f"at most {images.MAX_PIXELS:,} pixels, which hqsod reads",
+            fix="reduce the image, or the canvas",
+        )
+    if max(upscaled) > max(rows, columns):
         raise InputError(
             f"{name}: {size[1]} x {size[0]} pixels become {upscaled[1]} x {upscaled[0]}",
-            expected=f"at most {canvas} x {canvas}",
+            expected=f"at most {columns} x {rows}",
             fix="use --canvas none or a larger canvas",
         )
-    return Placement.centred(upscaled, (canvas, canvas))
+    return Placement.centred(upscaled, (rows, columns))
 
 
 def read(pair: Pair, canvas: int | None) -> PairPixels:

@@ -7,16 +7,21 @@ Killed at any moment and started again, it does what is missing and ends with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
+from hqsod.addresses import sizes
 from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
 from hqsod.building.pending import Plan, make_plan, require_leave
 from hqsod.dataset import card
+from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.dataset.refining_changes import Refining, summarise
+from hqsod.errors import OutputError
 from hqsod.pairs import Pair
 from hqsod.progress import note, progress_bar
 
@@ -62,20 +67,26 @@ def build(
         add: whether these pairs may join those of another source.
 
     Raises:
-        OutputError: `dest` cannot be written to, or another run is at work there.
+        OutputError: `dest` cannot be written to, holds files that are not hqsod's, or another run
+            is at work there.
         SettingsError: `dest` would change in a way that was not asked for.
     """
     settings = engine.settings
-    with open_home(dest) as home, Manifest.open(home.folder, create=True) as manifest:
+    with ExitStack() as stack:
+        home = stack.enter_context(open_home(dest))
+        _require_own(dest, pairs, known=home.has_manifest)
+        manifest = stack.enter_context(Manifest.open(home.folder, create=True))
         plan = make_plan(pairs, manifest.latest(), dest, settings)
         require_leave(plan, manifest, dest, settings, replace=replace, add=add)
         manifest.add_recipe(settings.key, settings.as_dict())
+        home.save_now()  # before the first file, which would not be known for hqsod's
         failed: list[str] = []
         with progress_bar(len(plan.to_build), "building") as bar:
+            kept = {} if replace else plan.earlier
             for record in plan.unreadable:
-                _account(record, manifest, failed)
+                _account(record, manifest, failed, kept)
             for record in engine.run(plan.batches, dest):
-                _account(record, manifest, failed)
+                _account(record, manifest, failed, kept)
                 bar.advance()
                 home.save()
         records = [record for record in manifest.latest().values() if record.status == "built"]
@@ -83,8 +94,41 @@ def build(
     return _summary(pairs, plan, records, failed, card_path, sheet)
 
 
-def _account(record: Record, manifest: Manifest, failed: list[str]) -> None:
-    manifest.append(record)
+def _require_own(dest: Path, pairs: Sequence[Pair], *, known: bool) -> None:
+    """Check that a build replaces nothing in `dest` but what hqsod built.
+
+    Args:
+        dest: where the data set is, or will be.
+        pairs: what to build from.
+        known: whether `dest` has a manifest.
+
+    Raises:
+        OutputError: it would.
+    """
+    layers = [dest / layer for layer in (IMAGES, MASKS, REFINED)]
+    read = {realpath(path.parent) for pair in pairs for path in (pair.image, pair.mask)}
+    if inside := next((layer for layer in layers if realpath(layer) in read), None):
+        raise OutputError(
+            f"{inside}: is read from and would be written to",
+            expected="a folder for the data set apart from its source",
+            fix="choose another folder",
+        )
+    taken = [name for name in (card.CARD, card.SHEET) if name in sizes(dest)]
+    taken += [f"{layer.name}/{name}" for layer in layers for name in sizes(layer)]
+    if taken and not known:
+        raise OutputError(
+            f"{dest}: holds {taken[0]} and no manifest",
+            expected="a data set that hqsod built, or a folder without such files",
+            fix="choose another folder",
+        )
+
+
+def _account(
+    record: Record, manifest: Manifest, failed: list[str], kept: Mapping[str, Record]
+) -> None:
+    """Record a pair. One that was built before and cannot be now is told, and stays as it was."""
+    if record.status == "built" or record.stem not in kept:
+        manifest.append(record)
     if record.status == "rejected":
         failed.append(record.stem)
         note(f"rejected: {record.notes}")

@@ -239,7 +239,7 @@ def _say(summary: Summary, source: Path, dest: Path) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     """The first names, and dots for the rest."""
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+    return printable(", ".join(names[:LISTED])) + (", ..." if len(names) > LISTED else "")
 
 
 @contextmanager

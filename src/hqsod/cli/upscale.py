@@ -39,7 +39,7 @@ def upscale(
     from hqsod.images import read_image
     from hqsod.inference.upscaler import load_upscaler
 
-    found = find_inputs(paths)
+    found = find_inputs(paths, apart=out)
     engine = load_upscaler(
         upscaler or choose_recipe(None).upscaler, choose_runtime(device, precision)
     )

@@ -15,9 +15,11 @@ from hqsod.dataset.contact_sheet import ROWS, contact_sheet
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import Manifest, Record
+from hqsod.errors import printable
 from hqsod.weights import WeightFile, registry
 
 CARD, SHEET = "README.md", "contact-sheet.jpg"
+MADE_WITH = "Made with hqsod"
 
 # The hub's names for how large a data set is, from the largest number of pairs down.
 SIZES = (
@@ -54,6 +56,12 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
     return card, sheet
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder has a card of hqsod's, and not somebody's own README."""
+    path = folder / CARD
+    return path.is_file() and MADE_WITH.encode() in path.read_bytes()
+
+
 def front_matter(pairs: int, files: Mapping[str, str] | None = None) -> str:
     """What Hugging Face's hub reads at the head of a card.
 
@@ -84,7 +92,7 @@ def _card(name: str, records: Sequence[Record], recipes: Sequence[dict[str, Any]
     works = dict.fromkeys(["duts", *(file.citation for file in networks)])
     sections = [
         f"# {name}",
-        f"Made with hqsod {__version__}. {count['built']} pairs built, {count['rejected']} "
+        f"{MADE_WITH} {__version__}. {count['built']} pairs built, {count['rejected']} "
         f"rejected, {sum(record.flagged for record in built)} flagged: look at those before you "
         "train on them.",
         _layout(built),
@@ -161,7 +169,8 @@ def _recipe(recipe: dict[str, Any]) -> str:
 
 def _flagged(records: Sequence[Record]) -> str:
     rows = [
-        f"- `{record.stem}`: " + ", ".join(f"{k} {v:.3f}" for k, v in record.quality.items())
+        f"- `{printable(record.stem)}`: "
+        + ", ".join(f"{k} {v:.3f}" for k, v in record.quality.items())
         for record in sorted(records, key=lambda record: record.score or 0)
         if record.flagged
     ]

@@ -221,8 +221,8 @@ class Manifest:
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""
         values = asdict(record)
-        # Of a pair rejected for its name.
-        values["stem"] = printable(record.stem).encode()[:LONGEST].decode(errors="ignore")
+        if record.status == "rejected":  # perhaps for its name
+            values["stem"] = printable(record.stem).encode()[:LONGEST].decode(errors="ignore")
         for name in _JSON:
             values[name] = json.dumps(values[name])
         values["made"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -16,7 +16,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod.addresses import write_bytes
+from hqsod.addresses import sweep, write_bytes
 from hqsod.dataset.folders import own_path
 from hqsod.dataset.holdout import split
 from hqsod.dataset.lock import sole_run
@@ -90,7 +90,10 @@ def export_dataset(
         planned: dict[str, Sequence[Item]] = {}
         for name, content in splits.items():
             planned |= FORMATS[form].plan(name, content, pairs_in_shard)
-        _remove(folder, finished.keys() - planned.keys())
+        gone = finished.keys() - planned.keys()
+        finished = {shard: digest for shard, digest in finished.items() if shard in planned}
+        _save_state(folder, form, finished)  # what is about to be removed is no longer vouched for
+        _remove(folder, gone)
         written = _write_shards(folder, form, planned, finished)
         counts = {name: len(content) for name, content in splits.items()}
         write_card(folder, dest, form, counts, items.masks)
@@ -108,26 +111,26 @@ def _write_shards(
     folder: Path, form: str, planned: dict[str, Sequence[Item]], finished: dict[str, str]
 ) -> int:
     """Write the shards that are missing or differ; returns how many these were."""
-    shards = {shard: finished[shard] for shard in planned if shard in finished}
+    shards = dict(finished)
     written = 0
     with progress_bar(len(planned), f"exporting {form}", "shards") as bar:
         for shard, content in planned.items():
             digest = hashlib.sha256("".join(item.digest for item in content).encode()).hexdigest()
             if shards.get(shard) != digest or not (folder / shard).exists():
+                if shards.pop(shard, None):
+                    _save_state(folder, form, shards)
                 _write_whole(folder, shard, content, FORMATS[form])
                 shards[shard] = digest
-                _save_state(
-                    folder, form, {name: shards[name] for name in planned if name in shards}
-                )
+                _save_state(folder, form, shards)
                 written += 1
             bar.advance()
-    _save_state(folder, form, shards)
     return written
 
 
 def _open_state(folder: Path, form: str) -> dict[str, str]:
     """Shards that an earlier run finished, with their digests."""
     state = folder / STATE
+    sweep(folder, age=0)  # what a kill left of the state
     if not state.is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise OutputError(

@@ -74,8 +74,11 @@ def find_items(dest: Path) -> Items:
         found.append(item)
         stale += int(final and not as_decided)
     if not found:
+        why = f": {failed[0]}" if failed else ""
         raise InputError(
-            f"{dest}: nothing to export", expected="built pairs with masks", fix="build it first"
+            f"{dest}: nothing to export{why}",
+            expected="built pairs with masks",
+            fix="build it first",
         )
     meaning = "final masks" if final else "the last version of each, decisions left aside"
     return Items(tuple(found), meaning, stale, tuple(failed))
@@ -92,9 +95,13 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
     image = dest / record.outputs[IMAGES].path
     image.stat()  # a missing file is told now, not in the middle of a shard
     require_file(image)
+    if image.parent.is_symlink():
+        _require_known(image, hashlib.sha256(read_bytes(image)).hexdigest(), record.outputs[IMAGES])
     digest = hashlib.sha256(read_bytes(mask)).hexdigest()
     known: dict[str, File] = {path.path: path for path in record.outputs.values()}
     source = known.get(version_path(record, version)) if version else None
+    if mask.parent.is_symlink():
+        _require_known(mask, digest, source)
     linked = image.parent.is_symlink()  # its masks were compressed anew
     as_decided = version is not None and (source is None or linked or source.sha256 == digest)
     about = {
@@ -105,3 +112,20 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
     }
     told = json.dumps([record.outputs[IMAGES].sha256, digest, about])
     return Item(record.stem, image, mask, told, about), as_decided
+
+
+def _require_known(path: Path, digest: str, recorded: File | None) -> None:
+    """Check that a file behind a linked folder is the one that was recorded.
+
+    Whoever made the data set chose where the link leads: without this an export would carry away
+    any file of the user's, by its name.
+
+    Raises:
+        InputError: it is another.
+    """
+    if recorded is None or recorded.sha256 != digest:
+        raise InputError(
+            f"{path}: not the file that the manifest tells of",
+            expected="the same bytes",
+            fix="run hqsod review with --images and --masks again if you changed it",
+        )

@@ -69,7 +69,7 @@ def apply(dest: Path) -> Applied:
                 except InputError as error:
                     failed.append(str(error))
         removed = _remove(folder, [stem for stem in records if stem not in kept])
-        if (dest / "README.md").is_file():
+        if card.is_ours(dest):
             card.write(dest, manifest)
     return Applied(
         counts=dict(Counter(kept.values())),
