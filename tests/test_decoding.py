@@ -400,3 +400,14 @@ def test_a_profile_that_takes_for_ever_is_passed_over():
         read = images.load_image(io.BytesIO(encoded(image, "WEBP", icc_profile=profile)))
         assert read.notes == ("a colour profile that cannot be used, passed over",)
         assert time.thread_time() - start < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["tiff", "jpeg", "png", "webp"])
+def test_the_size_of_a_turned_image_is_that_of_its_pixels(
+    tmp_path: Path, form: str, orientation: int
+):
+    exif, path = Image.Exif(), tmp_path / f"turned.{form}"
+    exif[decoding.ORIENTATION] = orientation
+    Image.fromarray(random_picture((9, 11, 3))).save(path, exif=exif)
+    assert decoding.read_size(path) == images.read_image(path).shape[:2]

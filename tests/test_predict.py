@@ -22,11 +22,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import hqsod
-from hqsod import machine, weights
+from hqsod import machine, matting, weights
 from hqsod.cli import app
 from hqsod.cutout import cut_out
 from hqsod.decoding import ORIENTATION
-from hqsod.errors import InputError, SettingsError, WeightsError
+from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_map, read_mask
 from hqsod.inference.onnx_session import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights
@@ -346,6 +346,24 @@ def test_without_a_predictor_the_light_network_cuts_out():
     assert hqsod.cut_out(photo) == Predictor().cut_out(photo)
 
 
+def test_a_background_is_never_replaced(tiny: Path, tmp_path: Path):
+    photograph = save(tmp_path / "photos/a.png", random_picture((30, 30, 3)))
+    beach = save(tmp_path / "out/a.png", random_picture((30, 30, 3)))
+    before = beach.read_bytes()
+    options = ("--background", beach, "--weights", tiny, "--overwrite")
+    with pytest.raises(OutputError, match="is one of the images"):
+        run(photograph, "--out", tmp_path / "out", *options)
+    assert beach.read_bytes() == before
+
+
+def test_a_pil_image_that_cannot_be_read_is_told(tiny: Path):
+    buffer = io.BytesIO()
+    Image.fromarray(random_picture((90, 90, 3))).save(buffer, "jpeg")
+    cut = Image.open(io.BytesIO(buffer.getvalue()[:900]))
+    with pytest.raises(InputError, match="the image: "):
+        Predictor(tiny)(cut)
+
+
 @pytest.mark.parametrize(("ending", "form"), [("jpg", "JPEG"), ("webp", "WEBP")])
 def test_cut_outs_come_in_the_format_asked_for(
     tiny: Path, folder: Path, tmp_path: Path, ending: str, form: str
@@ -418,6 +436,11 @@ def after_a_fork(work: Callable[[], bytes]) -> bytes:
         os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as file:
         return file.read()
+
+
+def test_matting_works_after_a_fork_that_another_thread_is_matting_during():
+    with matting._alone:  # as that thread holds it
+        assert after_a_fork(lambda: str(matting._alone.locked()).encode()) == b"False"
 
 
 def test_after_a_fork_the_light_network_works_and_pytorch_says_why_not(predictor: Predictor):

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -242,6 +243,8 @@ def test_the_service_asks_for_what_the_library_has() -> None:
         ("format=jpg", "format jpg, which has no transparency; expected a background"),
         ("background=photo.jpg", "background: not a colour; expected one such as white"),
         ("background=/etc/hostname", "background: not a colour"),
+        ("background=rgb(300,0,0)", "background: not a colour"),
+        ("background=hsl(0,500%25,500%25)", "background: not a colour"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(service: Client, asked: str, said: str) -> None:
@@ -389,6 +392,23 @@ def test_a_full_queue_is_said_and_loses_nobody(network: SaliencyNetwork) -> None
         predictor.gate.set()
         assert [answer.result(SECONDS)[0] for answer in taken] == [200] * 3
         assert client.post("/saliency", photo())[0] == 200
+
+
+def test_requests_that_take_long_hold_up_nobody(network: SaliencyNetwork) -> None:
+    predictor, refining = Watched(network), threading.Event()
+
+    def refine(_: object, saliency: np.ndarray) -> np.ndarray:
+        assert refining.wait(SECONDS)
+        return saliency
+
+    predictor.refine = refine  # type: ignore[method-assign]
+    with serving(predictor) as client, ThreadPoolExecutor(24) as clients:
+        slow = [clients.submit(client.post, "/saliency?refine=true", photo()) for _ in range(24)]
+        until(lambda: client.metric("hqsod_requests_in_progress") == 24)
+        assert client.post("/saliency", photo())[0] == 200
+        assert not any(answer.done() for answer in slow)
+        refining.set()
+        assert [answer.result(SECONDS)[0] for answer in slow] == [200] * 24
 
 
 def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
@@ -590,6 +610,13 @@ def test_a_token_is_asked_for_where_there_is_one(network: SaliencyNetwork) -> No
             assert (status, headers["www-authenticate"]) == (401, "Bearer")
         assert client.refused(photo())[0] == 401
         assert client.post("/saliency", photo(), Authorization="Bearer secret")[0] == 200
+
+
+def test_the_address_that_is_printed_carries_any_token(network: SaliencyNetwork) -> None:
+    token = "ab+cd/ef==&#%"
+    with serving(Watched(network), token=token) as client:
+        url = urlsplit(guard.Address("127.0.0.1", 80, token).url)
+        assert client.get(f"{url.path}?{url.query}")[0] == 303
 
 
 @pytest.mark.parametrize("given", ["", None])

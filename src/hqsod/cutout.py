@@ -111,7 +111,9 @@ def read_colour(text: str) -> Array | None:
         levels = ImageColor.getrgb(text)
     except ValueError:
         return None
-    return np.array(levels, np.uint8) if len(levels) == 3 else None
+    if len(levels) != 3 or not all(0 <= level <= 255 for level in levels):
+        return None
+    return np.array(levels, np.uint8)
 
 
 def shape(saliency: Array, settings: Shaping) -> Array:

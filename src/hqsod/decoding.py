@@ -116,6 +116,8 @@ def read_size(source: Source) -> tuple[int, int]:
         except ERRORS:
             image, orientation, _ = _without_bad_metadata(file, MAX_PIXELS)
             width, height = image.size
+        if image.format == "TIFF":  # Pillow has turned its size already
+            orientation = 1
     return (width, height) if orientation > 4 else (height, width)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from hqsod import pillow_modes
+from hqsod.decoding import ERRORS, SUFFIXES, decode, name_of
 from hqsod.decoding import MAX_PIXELS as MAX_PIXELS
-from hqsod.decoding import SUFFIXES, decode, name_of
 from hqsod.decoding import Source as Source
 from hqsod.decoding import read_size as read_size
 from hqsod.errors import InputError
@@ -79,7 +79,7 @@ def pixels(image: AnyImage) -> Array:
     if isinstance(image, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        return pillow_modes.to_rgb(image, "the image")[0]
+        return _rgb(image)
     if not isinstance(image, np.ndarray):
         if hasattr(image, "read"):
             return pixels(image.read())  # a pipe cannot be read twice
@@ -90,6 +90,14 @@ def pixels(image: AnyImage) -> Array:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(f"an array of {image.shape} {image.dtype}", expected="(H, W, 3) uint8 RGB")
     return image
+
+
+def _rgb(image: Image.Image) -> Array:
+    """A PIL image, which may not have been read from its file yet."""
+    try:
+        return pillow_modes.to_rgb(image, "the image")[0]
+    except ERRORS as error:
+        raise InputError(f"the image: {error}", expected="an image that Pillow can read") from error
 
 
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
@@ -153,8 +161,17 @@ def load_map(source: Source) -> Read:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files directly in `folder`, sorted by name; hidden files are left out."""
-    return sorted(path for path in folder.iterdir() if _is_listed(path) and _is_image(path))
+    """Image files directly in `folder`, sorted by name; hidden files are left out.
+
+    Raises:
+        InputError: the folder cannot be listed.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if _is_listed(path) and _is_image(path))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: {error.strerror}", expected="a folder that can be listed"
+        ) from error
 
 
 def find_others(folder: Path) -> list[Path]:

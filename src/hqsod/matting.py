@@ -6,6 +6,7 @@ to be told what is surely object and what surely is not; that is where a map is 
 
 from __future__ import annotations
 
+import os
 from threading import Lock
 
 import cv2
@@ -18,6 +19,16 @@ SIDE = 800  # of what is solved, at most: 81 numbers a pixel are held, here abou
 BEHIND, OBJECT = 10, 240  # levels of opacity up to and from which a pixel is surely this
 MIDDLE = 128  # in the map of what is sure: not known
 _alone = Lock()  # numba, which compiles PyMatting, ends a process in which two threads call it
+
+
+def _renew_lock() -> None:
+    """The lock of a forked process, which has none of the threads that could open its parent's."""
+    global _alone
+    _alone = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def matte(image: Array, opacity: Array) -> Array:

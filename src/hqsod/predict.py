@@ -249,6 +249,7 @@ def predict(
         draw={folder: partial(draw, kind, settings=settings) for folder, kind in folders.items()},
         batch=predictor.batch,
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
+        beside=[settings.background] if isinstance(settings.background, Path) else [],
         remark=partial(_remark, threshold=settings.threshold),
     )
     return make_each(found, work, overwrite=overwrite)

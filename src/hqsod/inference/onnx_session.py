@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CUDA = "CUDAExecutionProvider"
+DIGITS = 9  # of a number that means something
 
 
 class OnnxSession:
@@ -60,9 +61,9 @@ class OnnxSession:
             WeightsError: it tells none.
         """
         told = self.about.get(name, "")
-        if not told.isdecimal():
+        if not told.isdecimal() or len(told) > DIGITS:
             raise WeightsError(
-                f"{self.path}: {name} {told!r}",
+                f"{self.path}: {name} {told[:20]!r}",
                 expected="a number, as hqsod export writes it",
                 fix="export it again",
             )
@@ -129,6 +130,7 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
         providers.insert(0, (CUDA, {"device_id": device.partition(":")[2] or "0"}))
     try:
         session = onnxruntime.InferenceSession(path, options, providers)
+        _read_texts(session)
     except Exception as error:  # its errors share no base class
         raise WeightsError(
             f"{path}: {first_line(error)}",
@@ -141,6 +143,13 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
             fix="install the CUDA and cuDNN that it was built for, or use --device cpu",
         )
     return session
+
+
+def _read_texts(session: InferenceSession) -> None:
+    """Read what the file says of itself and its ports once; a UnicodeDecodeError if not UTF-8."""
+    _ = session.get_modelmeta().custom_metadata_map
+    for port in (*session.get_inputs(), *session.get_outputs()):
+        _ = (port.name, port.type, port.shape)
 
 
 def first_line(error: Exception) -> str:

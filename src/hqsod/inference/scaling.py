@@ -44,7 +44,7 @@ def trained_size(text: str, name: object) -> int:
     Raises:
         WeightsError: no number, or one that is not in `SIZES`.
     """
-    if not text.isdecimal() or int(text) not in SIZES:
+    if not text.isdecimal() or len(text) > len(str(SIZES[-1])) or int(text) not in SIZES:
         raise WeightsError(
             f"{name}: made for images of size {text[:20]!r}",
             expected=f"from {SIZES[0]} to {SIZES[-1]} pixels",

@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,6 +63,8 @@ class Service:
         self._pool = ThreadPoolExecutor(THREADS, "images")
         # One thread for what takes seconds, so that the others are there for everybody else.
         self._slow = ThreadPoolExecutor(1, "refining and matting")
+        # One at work and one that is ready; the others hold no place that a quick one could have.
+        self._unhurried = asyncio.Semaphore(2)
         # Enough that the next batch lies ready and the last one can be drawn.
         self._decoded = asyncio.Semaphore(2 * predictor.batch + THREADS)
 
@@ -131,7 +133,8 @@ class Service:
         return sent
 
     async def _make(self, sent: Sent, kind: str, asked: MapAsked) -> Response:
-        async with self._decoded:
+        slow = asked.refine or (isinstance(asked, CutOutAsked) and asked.matting)
+        async with self._unhurried if slow else nullcontext(), self._decoded:
             image, settings = await self._in_thread(self._pool, self._read, sent, asked)
             saliency = await self._batcher(image.prepared)
             if settings.refine:

@@ -132,10 +132,9 @@ def _thumbnail(path: Path | None, *, colour: bool = False) -> str:
     except InputError:
         return ""  # the report is of scores; a photograph is there to look at
     height, width = array.shape[:2]
-    size = (max(1, round(height * THUMBNAIL_WIDTH / width)), THUMBNAIL_WIDTH)
-    small: Array = (
-        resize(array, size, Image.Resampling.LANCZOS) if width > THUMBNAIL_WIDTH else array
-    )
+    share = min(1, THUMBNAIL_WIDTH / width, 4 * THUMBNAIL_WIDTH / height)
+    size = (max(1, round(height * share)), max(1, round(width * share)))
+    small: Array = resize(array, size, Image.Resampling.LANCZOS) if share < 1 else array
     if small.ndim == 2:
         small = np.repeat(small[..., None], 3, axis=2)
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=80)).decode()
