@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hqsod.review import pictures, words
 from hqsod.review.apply import apply
 from hqsod.review.linked import link
 from tests.built import LAYERS, built, disc, many, photograph, record, write_pair
+from tests.built import write_pair as write_built
 
 pytest.importorskip("fastapi", reason="the review extra is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="needs an HTTP client to test with")
@@ -639,3 +641,25 @@ def test_links_never_take_the_place_of_something_else(
         link(
             tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"reject": tmp_path / "sam"}
         )
+
+
+def test_masks_that_were_built_again_are_not_decided_on_unseen(data_set: Path) -> None:
+    page = client(data_set)
+    card = page.get("/api/pairs/pair_0000").json()
+    with Manifest.open(data_set) as manifest:
+        again = write_built(data_set, "pair_0000", shift=0.1)
+        manifest.append(replace(manifest.latest()["pair_0000"], outputs=again))
+    seen = {"after": card["number"], "seen": card["seen"]}
+    answer = decide(page, "pair_0000", "refined", **seen)
+    assert (answer.status_code, "built again meanwhile" in answer.json()["error"]) == (409, True)
+    now = page.get("/api/pairs/pair_0000").json()
+    assert decide(page, "pair_0000", "refined", now["number"], seen=now["seen"]).status_code == 200
+
+
+def test_a_name_that_is_not_utf8_costs_only_its_pair(folders, tmp_path: Path) -> None:
+    for folder in ("photos", "gt"):
+        one = next((tmp_path / folder).iterdir())
+        (tmp_path / folder / os.fsdecode(b"caf\xe9.png")).write_bytes(one.read_bytes())
+    failed = link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {})
+    assert sum("not UTF-8" in line for line in failed) == 1
+    assert stems(client(tmp_path / "review")) == ["p0", "p1"]

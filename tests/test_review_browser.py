@@ -22,6 +22,7 @@ import pytest
 
 from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions
+from hqsod.dataset.manifest import Manifest
 from hqsod.review import words
 from tests.built import built, many
 
@@ -224,6 +225,48 @@ def test_the_later_of_two_windows_is_told(tmp_path: Path, opened) -> None:
         assert "refined is used" in text(second, "#state")
     with Decisions.open(folder) as decisions:
         assert decisions.latest()["pair_0000"].choice == "refined"
+
+
+def test_undo_takes_back_nothing_of_somebody_else(tmp_path: Path, opened) -> None:
+    folder = built(tmp_path / "set", 3, size=120)
+    with serving(folder) as server:
+        page = opened(f"{server.url}#pair/pair_0000")
+        page.wait_for_selector("#pair-view:not([hidden])")
+        page.keyboard.press("r")
+        stem_is(page, "pair_0001")
+        page.keyboard.press("r")
+        stem_is(page, "pair_0002")
+        with Manifest.open(folder) as manifest, Decisions.open(folder) as decisions:
+            decisions.add(manifest.latest()["pair_0001"], "bert", "reject", "", 1)
+        page.keyboard.press("z")
+        page.wait_for_selector(".toast.error")
+        assert "bert decided on it meanwhile (reject)" in text(page, "#toast")
+        page.keyboard.press("z")  # one's own before that
+        stem_is(page, "pair_0000")
+    with Decisions.open(folder) as decisions:
+        latest = decisions.latest()
+    assert (latest["pair_0001"].choice, latest["pair_0000"].choice) == ("reject", None)
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_a_decision_right_after_a_note_keeps_both(tmp_path: Path, opened, by: str) -> None:
+    folder = built(tmp_path / "set", 2, size=120)
+    with serving(folder) as server:
+        page = opened(f"{server.url}#pair/pair_0000")
+        page.wait_for_selector("#pair-view:not([hidden])")
+        page.keyboard.press("n")
+        page.keyboard.type("hello")
+        if by == "mouse":
+            page.locator("[data-choice=upscaled]").click(delay=100)
+        else:
+            page.evaluate(
+                """for (const key of ["Escape", "u"]) document.activeElement.dispatchEvent(
+                new KeyboardEvent("keydown", {key, bubbles: true}))"""
+            )
+        stem_is(page, "pair_0001")
+    with Decisions.open(folder) as decisions:
+        decision = decisions.latest()["pair_0000"]
+    assert (decision.choice, decision.note) == ("upscaled", "hello")
 
 
 def test_the_brush_changes_what_it_touches_and_nothing_else(tmp_path: Path, opened) -> None:

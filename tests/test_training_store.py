@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
+from hqsod import images
 from hqsod.canvas import Placement, pad
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
-from hqsod.training.examples import find_training_set
+from hqsod.pairs import Pair
+from hqsod.training.examples import Example, find_training_set, read_example
 from hqsod.training.store import open_store
 from tests.conftest import save, write_pair
 from tests.training_job import noise_store
@@ -27,8 +30,15 @@ def test_a_store_is_made_once_and_leaves_bad_pictures_out(
     assert store.stems == ("b c", "d", "é日")
     assert list(store.rejected) == ["a"]
     assert store[0].image.shape == (48, 48, 3)
-    monkeypatch.setattr("hqsod.training.store.read_example", None)  # not called again
+    called = []
+
+    def counted(pair: Pair, *arguments: object) -> Example:
+        called.append(pair.stem)
+        return read_example(pair, *arguments)
+
+    monkeypatch.setattr("hqsod.training.store.read_example", counted)
     again = open_store(find_training_set(source, None, None), 48, 20)
+    assert called == ["a"]  # which may have been mended
     assert again.stems == store.stems
     assert again.rejected == store.rejected
     assert all((x == y).all() for x, y in zip(again[2], store[2], strict=True))
@@ -40,7 +50,9 @@ def test_a_store_that_several_ask_for_at_once_is_made_once(source: Path, cache: 
 import sys, time
 from pathlib import Path
 from hqsod.training import store
-from hqsod.training.examples import find_training_set
+from hqsod import images
+from hqsod.pairs import Pair
+from hqsod.training.examples import Example, find_training_set, read_example
 read = store.read_example
 def slowly(*arguments):
     print("made")
@@ -67,7 +79,7 @@ def test_a_store_without_a_readable_picture_is_refused(source: Path, cache: Path
         open_store(find_training_set(source, None, None), 48, 20)
 
 
-@pytest.mark.parametrize("name", ["image.npy", "states.npy", "rejected.json"])
+@pytest.mark.parametrize("name", ["image.npy", "states.npy"])
 def test_a_damaged_store_is_told_in_a_line(source: Path, cache: Path, name: str) -> None:
     found = find_training_set(source, None, None)
     open_store(found, 48)
@@ -123,3 +135,23 @@ def test_a_split_depends_on_names_alone() -> None:
     assert 20 < len(held) < 60
     assert not set(training.stems) & set(held.stems)
     assert set(store.part(range(100)).split(0.2)[1].stems) <= set(held.stems)
+
+
+def test_superpixels_that_a_data_set_brings_are_seen_when_they_come_and_change(
+    source: Path, cache: Path
+) -> None:
+    def labels(stem: str) -> int:
+        store = open_store(find_training_set(source, None, None), 48, 20)
+        return int(store[store.stems.index(stem)].superpixels.max()) + 1
+
+    before = labels("d")
+    height, width = images.read_mask(source / "masks" / "d.png").shape
+    file = source / "image_sp" / "d.mat"
+    file.parent.mkdir()
+    halves = np.repeat([1, 2], [height // 2, height - height // 2])[:, None].repeat(width, 1)
+    savemat(file, {"sp": halves})
+    assert (before > 2, labels("d")) == (True, 2)
+    file.write_bytes(b"damaged")
+    assert "d" in open_store(find_training_set(source, None, None), 48, 20).rejected
+    savemat(file, {"sp": np.ones((height, width))})
+    assert labels("d") == 1

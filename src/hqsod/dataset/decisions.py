@@ -81,6 +81,16 @@ class OvertakenError(HqsodError):
         super().__init__(got, fix="look at it again, then decide")
 
 
+class RebuiltError(OvertakenError):
+    """The pair's masks are not those that were seen: they were built again meanwhile."""
+
+    def __init__(self, stem: str) -> None:
+        HqsodError.__init__(
+            self, f"{stem}: was built again meanwhile", fix="look at it again, then decide"
+        )
+        self.decision = None
+
+
 def digest_of(outputs: Mapping[str, File]) -> str:
     """A short digest of a record's masks: a pair built to other masks is undecided again."""
     hashes = (f"{layer}:{file.sha256}" for layer, file in outputs.items() if layer != IMAGES)

@@ -21,7 +21,9 @@ from hqsod.dataset.decisions import (
     REJECT,
     Decision,
     Decisions,
+    RebuiltError,
     chosen,
+    digest_of,
     painted_name,
     version_file,
     versions,
@@ -39,11 +41,15 @@ MOST = 1_000_000  # decisions on a pair
 
 
 class Wish(BaseModel, extra="forbid"):
-    """A decision as the page sends it; fields as in `Decisions.add`."""
+    """A decision as the page sends it; fields as in `Decisions.add`.
+
+    `seen` is that of the card which was looked at; empty to decide on the masks whatever they are.
+    """
 
     choice: Annotated[str, Field(max_length=80)] | None = None
     note: Annotated[str, Field(max_length=2000)] = ""
     who: Annotated[str, Field(min_length=1, max_length=80)]
+    seen: Annotated[str, Field(max_length=80)] = ""
     after: Annotated[int, Field(ge=0, le=MOST)]
 
 
@@ -142,6 +148,7 @@ class ReviewSet:
         Raises:
             MissingError: there is no such pair or version.
             OvertakenError: somebody decided meanwhile.
+            RebuiltError: the masks are not those that were seen.
         """
         record, history = self._find(stem)
         allowed = {*self._layers(record, history), REJECT, LATER, None} - {PICTURE}
@@ -170,6 +177,8 @@ class ReviewSet:
     def _add(
         self, record: Record, wish: Wish, first: Callable[[], None] | None = None
     ) -> dict[str, Any]:
+        if wish.seen not in ("", digest_of(record.outputs)):
+            raise RebuiltError(record.stem)
         with Decisions.open(self.folder) as decisions:
             decisions.add(record, wish.who, wish.choice, wish.note, wish.after, first)
             history = decisions.history(record.stem)
@@ -211,6 +220,7 @@ class ReviewSet:
             "choice": newest.choice if newest and holds else None,
             "note": newest.note if newest else "",
             "number": newest.number if newest else 0,
+            "seen": digest_of(record.outputs),
             "rebuilt": newest is not None and not holds,
             "counts_as": chosen(record, newest),
             "thumbnail": self._thumbnail_stamp(record),

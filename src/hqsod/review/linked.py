@@ -20,7 +20,7 @@ from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
-from hqsod.pairs import Pair, match_pair
+from hqsod.pairs import Pair, match_pair, require_utf8
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
 
@@ -124,6 +124,7 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
         return None
     sources = {"image": outputs[IMAGES], "mask": outputs[MASKS]}
     try:
+        require_utf8(Pair(stem, files[IMAGES], files[MASKS]))
         photograph = images.load_image(files[IMAGES])
         masks = [
             match_pair(Pair(stem, files[IMAGES], path), photograph, images.load_mask(path))

@@ -103,13 +103,18 @@ def read_example(
     return Example(image, mask, np.asarray(resized, np.int16))
 
 
+def superpixels_path(pair: Pair) -> Path:
+    """Where the superpixels of a pair lie, if a data set brings its own."""
+    return pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
+
+
 def _published_superpixels(pair: Pair, shape: tuple[int, ...]) -> Labels | None:
     """The superpixels of `image_sp` beside the images' folder, as PurNet's data has them.
 
     Raises:
         InputError: they cannot be read, or are of another shape than the image.
     """
-    path = pair.image.parent.parent / "image_sp" / f"{pair.stem}.mat"
+    path = superpixels_path(pair)
     if not path.is_file():
         return None
     labels = read_superpixels(path)

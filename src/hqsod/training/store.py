@@ -23,11 +23,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from hqsod import machine, weights
-from hqsod.addresses import write_bytes
 from hqsod.dataset.holdout import hold_out
 from hqsod.errors import InputError, OutputError
 from hqsod.progress import console, note, progress_bar
-from hqsod.training.examples import Example, TrainingSet, read_example
+from hqsod.training.examples import Example, TrainingSet, read_example, superpixels_path
 
 _CHUNK = 64  # images between two flushes to disk
 _PATIENCE = 1.0  # seconds before a wait is told: processes of one training meet for a moment
@@ -94,7 +93,7 @@ def open_store(data: TrainingSet, size: int, superpixels: int | None = None) -> 
     folder = weights.cache_folder() / "training" / _key(data, size, superpixels)
     with _alone(folder):
         files = _open_files(folder, len(data.pairs), size, superpixels is not None)
-        rejected = _fill(files, folder / "rejected.json", data, size, superpixels)
+        rejected = _fill(files, data, size, superpixels)
     rows = np.flatnonzero(files.states == _READY)
     if not len(rows):
         reason = next(iter(rejected.values()))
@@ -128,11 +127,9 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fill(
-    files: _Files, reasons: Path, data: TrainingSet, size: int, superpixels: int | None
-) -> dict[str, str]:
-    """Make the rows that wait; why images were left out, now or before, by stem."""
-    rejected = _read_reasons(reasons)
+def _fill(files: _Files, data: TrainingSet, size: int, superpixels: int | None) -> dict[str, str]:
+    """Make the rows that wait, and try those again that were left out; why they are, by stem."""
+    rejected: dict[str, str] = {}
 
     def make(row: np.int64) -> Example | InputError:
         pair = data.pairs[int(row)]
@@ -141,7 +138,7 @@ def _fill(
         except InputError as error:
             return error
 
-    waiting = np.flatnonzero(files.states == _WAITING)
+    waiting = np.flatnonzero(files.states != _READY)
     if not len(waiting):
         return rejected
     with (
@@ -156,16 +153,8 @@ def _fill(
                     rejected[data.pairs[int(row)].stem] = str(made)
                     note(f"left out: {made}")
                 bar.advance()
-            write_bytes(reasons, json.dumps(rejected, indent=1).encode())
             files.mark(chunk, states)
     return rejected
-
-
-def _read_reasons(path: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise _damaged(path) from error
 
 
 class _Files(NamedTuple):
@@ -205,7 +194,7 @@ def _open_files(folder: Path, count: int, size: int, superpixels: bool) -> _File
         kinds["superpixels"] = ((size, size), np.int16)
     states = _array(folder / "states.npy", (count,), np.uint8)
     row = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds.values())
-    needed = int(np.count_nonzero(states == _WAITING)) * row
+    needed = int(np.count_nonzero(states != _READY)) * row
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
@@ -222,11 +211,11 @@ def _open_files(folder: Path, count: int, size: int, superpixels: bool) -> _File
 
 def _key(data: TrainingSet, size: int, superpixels: int | None) -> str:
     """A name that changes with anything the stored arrays depend on."""
-    files = [
-        [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
-        for pair in data.pairs
-        for path in (pair.image, pair.mask)
-    ]
+    paths = [path for pair in data.pairs for path in (pair.image, pair.mask)]
+    if superpixels is not None:
+        published = (superpixels_path(pair) for pair in data.pairs)
+        paths += [path for path in published if path.is_file()]
+    files = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
     placements = {stem: str(placement) for stem, placement in data.placements.items()}
     text = json.dumps([_FORMAT, size, superpixels or 0, files, placements], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

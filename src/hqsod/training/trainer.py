@@ -136,12 +136,16 @@ class Trainer:
         self._share(gradients)
 
     def agree_on_buffers(self) -> None:
-        """Average BatchNorm's running statistics, which each process gathers on its own."""
-        self._share([b for b in self.kept.buffers() if b.is_floating_point()])
+        """Average BatchNorm's running statistics, which each process gathers on its own.
+
+        Those of the network too, where another is kept: a checkpoint has one process's alone.
+        """
+        networks = {id(n): n for n in (self.network, self.kept)}.values()
+        self._share([b for n in networks for b in n.buffers() if b.is_floating_point()])
 
     def _share(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their mean over all processes, in one message."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         mean = self.accelerator.reduce(flat, "mean").split([t.numel() for t in tensors])

@@ -36,8 +36,8 @@ export const decide = (stem, wish) =>
     body: JSON.stringify(wish),
   });
 
-export const correct = (stem, png, { who, after, note }) =>
-  ask(`${pairPath(stem)}/correction?${new URLSearchParams({ who, after, note })}`, {
+export const correct = (stem, png, { who, after, note, seen }) =>
+  ask(`${pairPath(stem)}/correction?${new URLSearchParams({ who, after, note, seen })}`, {
     method: "POST",
     headers: { "Content-Type": "image/png" },
     body: png,

@@ -125,10 +125,14 @@ const isOpen = () => !byId("pair-view").hidden;
 
 // ---- decisions
 
+// By stem, the number of the decision that this window wrote last: what others wrote since is not undone.
+const written = JSON.parse(sessionStorage.getItem("written") ?? "{}");
+let saving; // the note that is on its way
+
 // Each entry holds what stood before: of one pair, or of several decided together.
 const undoable = JSON.parse(sessionStorage.getItem("undo") ?? "[]");
 function remember(pairs) {
-  undoable.push(pairs.map(({ stem, choice, note }) => ({ stem, choice, note })));
+  undoable.push(pairs.map(({ stem, choice, note, seen }) => ({ stem, choice, note, seen })));
   undoable.splice(0, undoable.length - UNDO_KEPT);
   sessionStorage.setItem("undo", JSON.stringify(undoable));
 }
@@ -141,6 +145,8 @@ async function commit(stem, send) {
     const { card, counts } = await send();
     grid.know(card);
     showCounts(counts);
+    written[stem] = card.number;
+    sessionStorage.setItem("written", JSON.stringify(written));
     return true;
   } catch (error) {
     if (error instanceof api.Overtaken) await reload(stem);
@@ -160,11 +166,12 @@ async function reload(stem) {
 const who = () => byId("who").value.trim() || about.who;
 
 async function decide(choice) {
+  await saving;
   if (!isOpen() && grid.selected.size) { await decideSelected(choice); return; }
   const pair = isOpen() ? viewer.pair : grid.known.get(grid.stems[grid.current]);
   if (!pair) return;
   const note = isOpen() ? byId("note").value : pair.note;
-  const wish = { choice, note, who: who(), after: pair.number };
+  const wish = { choice, note, who: who(), after: pair.number, seen: pair.seen };
   if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) return;
   remember([pair]);
   toast(`${pair.stem}: ${choice}. Press z to undo.`);
@@ -173,6 +180,8 @@ async function decide(choice) {
 }
 
 async function goOn(stem) {
+  viewer.pair.note = byId("note").value; // it is saved
+  byId("note").blur();
   if (position + 1 < grid.stems.length) step(1);
   else await reload(stem);
 }
@@ -181,7 +190,7 @@ async function goOn(stem) {
 async function decideSelected(choice) {
   const done = [];
   for (const pair of await api.getCards([...grid.selected]).catch(() => [])) {
-    const wish = { choice, note: pair.note, who: who(), after: pair.number };
+    const wish = { choice, note: pair.note, who: who(), after: pair.number, seen: pair.seen };
     if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) break;
     done.push(pair);
     grid.select(pair.stem, false);
@@ -196,14 +205,16 @@ async function undo() {
   if (!last) { toast("There is nothing to take back."); return; }
   const before = [...last];
   try {
-    const now = new Map((await api.getCards(last.map(({ stem }) => stem))).map((card) => [card.stem, card]));
     while (last.length) {
-      const { stem, choice, note } = last[0];
-      const wish = { choice, note, who: who(), after: now.get(stem).number };
-      if (!await commit(stem, () => api.decide(stem, wish))) return; // the rest is taken back next
-      last.shift();
+      const { stem, choice, note, seen } = last[0];
+      const wish = { choice, note, who: who(), after: written[stem] ?? 0, seen };
+      const done = await commit(stem, () => api.decide(stem, wish));
+      const now = grid.known.get(stem);
+      const overtaken = !done && (now?.number !== written[stem] || now?.seen !== seen);
+      if (done || overtaken) last.shift(); // what others made of a pair since is not ours to take back
+      if (!last.length) undoable.pop();
+      if (!done) return; // the rest is taken back next
     }
-    undoable.pop();
   } catch (error) {
     say(error);
     return;
@@ -215,10 +226,13 @@ async function undo() {
   toast(before.length > 1 ? `${before.length} pairs restored.` : `${stem}: ${choice ?? "undecided"} again.`);
 }
 
-async function saveNote() {
+function saveNote() {
   const { pair } = viewer;
-  if (!pair || byId("note").value === pair.note) return;
-  const wish = { choice: pair.choice, note: byId("note").value, who: who(), after: pair.number };
+  if (pair && byId("note").value !== pair.note) saving = sendNote(pair, byId("note").value);
+}
+
+async function sendNote(pair, note) {
+  const wish = { choice: pair.choice, note, who: who(), after: pair.number, seen: pair.seen };
   if (!await commit(pair.stem, () => api.decide(pair.stem, wish))) return;
   remember([pair]);
   if (viewer.pair.stem === pair.stem) await reload(pair.stem);
@@ -231,7 +245,7 @@ async function saveCorrection() {
   const { pair } = viewer;
   if (correcting.mask.corners.length) { toast("The polygon is still open: press p, then Enter, to close it, or Esc to drop it."); return; }
   const png = await correcting.mask.png();
-  const wish = { who: who(), after: pair.number, note: byId("note").value };
+  const wish = { who: who(), after: pair.number, note: byId("note").value, seen: pair.seen };
   if (!await commit(pair.stem, () => api.correct(pair.stem, png, wish))) return;
   remember([pair]);
   correcting.mask.changes = [];

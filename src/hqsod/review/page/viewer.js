@@ -103,6 +103,7 @@ export class Viewer {
       button.type = "button";
       button.dataset.choice = choice;
       button.append(make("kbd", "", key));
+      button.addEventListener("mousedown", (event) => event.preventDefault()); // a note keeps the focus, and is sent along
       button.addEventListener("click", () => this.decide(choice));
       return button;
     }));
