@@ -111,7 +111,7 @@ def subjects(folder: Path, smoke: bool) -> dict[str, Subject]:
         "SwinIR-L": Subject(Upscaling, checkpoint["swinir"], (48, 64), (300, 400), (1, 2, 8)),
         "CascadePSP": Subject(Refining, checkpoint["cascadepsp"], (300, 300), (1600, 1600)),
         "PurNet": Subject(Predicting, checkpoint["purnet"], (320, 320), (320, 320), (1, 16, 64)),
-        "purnet-light": Subject(Predicting, "purnet-light", (288, 288), (288, 288), (1, 16, 64)),
+        "purnet-light": Subject(Predicting, "purnet-light", (352, 352), (352, 352), (1, 16, 64)),
         "hqsod-x4-small": Subject(Upscaling, "hqsod-x4-small", (96, 128), (300, 400), (1, 8)),
         "hqsod-refiner-small": Subject(Refining, "hqsod-refiner-small", (300, 400), (1600, 1600)),
     }
