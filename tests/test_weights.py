@@ -265,3 +265,19 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str):
     torch.save({"a": 3}, tmp_path / "y.pth")
     with pytest.raises(WeightsError, match="a state dict"):
         weights.load(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.zeros(2, device="meta"),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(1).expand(1 << 38),
+    ],
+    ids=["sparse", "without data", "complex", "a terabyte of one number"],
+)
+def test_tensors_that_no_network_has_are_refused(tmp_path: Path, tensor: torch.Tensor):
+    torch.save({"a": torch.ones(2), "odd": tensor}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"odd is no ordinary tensor|not a readable checkpoint"):
+        weights.load(tmp_path / "weights.pth")

@@ -218,6 +218,7 @@ def load(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
     ):
         raise WeightsError(f"{path}: holds more than named tensors", expected="a state dict")
+    _require_ordinary(path, state)
     _require_finite(path, state)
     return dict(state)
 
@@ -238,6 +239,28 @@ def load_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: {error}", expected="a whole safetensors file") from error
     _require_finite(path, state)
     return state, metadata
+
+
+def _require_ordinary(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are sparse, nested, without data, or larger than the data they show.
+
+    A file of a kilobyte can hold one number as a tensor of a terabyte.
+    """
+    import torch
+
+    for name, tensor in state.items():
+        ordinary = not tensor.is_nested and tensor.layout is torch.strided
+        if (
+            not ordinary
+            or tensor.is_meta
+            or tensor.is_complex()
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        ):
+            raise WeightsError(
+                f"{path}: {name} is no ordinary tensor",
+                expected="dense tensors of real numbers, each with data of its own",
+                fix="fetch or export the weights again",
+            )
 
 
 def _require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
