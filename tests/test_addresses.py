@@ -66,7 +66,7 @@ def test_a_kill_costs_what_was_not_put_back(
     def refuse(path: Path, data: bytes) -> None:
         if path.name == NAME:
             times.append(path)
-            if len(times) > 1:
+            if len(times) > 2:  # the first is before any record
                 raise OutputError("killed")
         put(path, data)
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from contextlib import suppress
 from functools import cache
+from os.path import realpath  # unlike Path.resolve it takes links that lead in circles
 from pathlib import Path
 from typing import cast
 
@@ -83,6 +84,11 @@ def read_bytes(path: Path) -> bytes:
         raise
     except Exception as error:  # every store has errors of its own
         raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def real(path: Path) -> str:
+    """Where a path leads once its links are followed; an address stays as it is."""
+    return str(path) if is_remote(path) else realpath(path)
 
 
 def sweep(folder: Path, age: float = ABANDONED) -> None:

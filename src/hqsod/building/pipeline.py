@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from os.path import realpath
 from pathlib import Path
 
-from hqsod.addresses import sizes
+from hqsod.addresses import real, sizes
 from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
 from hqsod.building.pending import Plan, make_plan, require_leave
@@ -106,8 +105,8 @@ def _require_own(dest: Path, pairs: Sequence[Pair], *, known: bool) -> None:
         OutputError: it would.
     """
     layers = [dest / layer for layer in (IMAGES, MASKS, REFINED)]
-    read = {realpath(path.parent) for pair in pairs for path in (pair.image, pair.mask)}
-    if inside := next((layer for layer in layers if realpath(layer) in read), None):
+    read = {real(path.parent) for pair in pairs for path in (pair.image, pair.mask)}
+    if inside := next((layer for layer in layers if real(layer) in read), None):
         raise OutputError(
             f"{inside}: is read from and would be written to",
             expected="a folder for the data set apart from its source",
