@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
-from os.path import exists, isdir, realpath  # unlike Path.resolve, realpath takes circles
+from os.path import exists, isdir, realpath  # realpath takes links that lead in circles
 from pathlib import Path
 from typing import Generic, TypeVar
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 from hqsod import addresses
 from hqsod.building.recipes import BuildSettings, read_settings
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED, own_path
+from hqsod.dataset.folders import LAYERS, own_path
 from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import NAME, Manifest
 
@@ -64,7 +64,7 @@ def open_home(dest: Path) -> Iterator[Home]:
     """
     if not addresses.is_remote(dest):
         with sole_run(dest):
-            for folder in ("", IMAGES, MASKS, REFINED):
+            for folder in ("", *LAYERS):
                 addresses.sweep(own_path(dest, folder), age=0)
             yield Home(dest, dest)
         return

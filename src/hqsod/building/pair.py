@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from hqsod import canvas, encoding, images
+from hqsod import encoding, images
 from hqsod.addresses import read_bytes, write_bytes
 from hqsod.building.networks import Networks, Stopwatch
 from hqsod.building.recipes import SCALE, BuildSettings
-from hqsod.canvas import Placement
+from hqsod.canvas import Placement, pad
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import File, Record
 from hqsod.errors import InputError, printable
@@ -159,7 +159,7 @@ def place(pixels: PairPixels, upscaled: Array) -> tuple[Array, Array]:
     """The upscaled image, and the mask upscaled by Pillow's bicubic, on their canvas."""
     placement = pixels.placement
     mask = images.resize(pixels.mask, placement.size, Image.Resampling.BICUBIC)
-    return canvas.pad(upscaled, placement), canvas.pad(mask, placement)
+    return pad(upscaled, placement), pad(mask, placement)
 
 
 def _write(layers: dict[str, Array], folder: Path, stem: str) -> dict[str, File]:

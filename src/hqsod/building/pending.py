@@ -14,7 +14,7 @@ from hqsod import images
 from hqsod.addresses import sizes
 from hqsod.building.pair import PairTask, find_placement, hash_files, rejected
 from hqsod.building.recipes import BuildSettings, differences
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.folders import LAYERS
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, SettingsError
 from hqsod.pairs import Pair, require_utf8
@@ -54,8 +54,7 @@ def make_plan(
         settings: of this run.
     """
     earlier = {stem: record for stem, record in records.items() if record.status == "built"}
-    layers = (IMAGES, MASKS, REFINED)
-    held = {f"{x}/{name}": size for x in layers for name, size in sizes(dest / x).items()}
+    held = {f"{x}/{name}": size for x in LAYERS for name, size in sizes(dest / x).items()}
     unreadable: list[Record] = []
     by_size: dict[tuple[int, int], list[PairTask]] = {}
     known = not earlier

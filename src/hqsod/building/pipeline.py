@@ -17,7 +17,7 @@ from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
 from hqsod.building.pending import Plan, make_plan, require_leave
 from hqsod.dataset import card
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod.dataset.folders import LAYERS
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.dataset.refining_changes import Refining, summarise
 from hqsod.errors import OutputError
@@ -78,7 +78,7 @@ def build(
         plan = make_plan(pairs, manifest.latest(), dest, settings)
         require_leave(plan, manifest, dest, settings, replace=replace, add=add)
         manifest.add_recipe(settings.key, settings.as_dict())
-        home.save_now()  # before the first file, which would not be known for hqsod's
+        home.save_now()  # before the first file, so that it is known as hqsod's
         failed: list[str] = []
         with progress_bar(len(plan.to_build), "building") as bar:
             kept = {} if replace else plan.earlier
@@ -104,7 +104,7 @@ def _require_own(dest: Path, pairs: Sequence[Pair], *, known: bool) -> None:
     Raises:
         OutputError: it would.
     """
-    layers = [dest / layer for layer in (IMAGES, MASKS, REFINED)]
+    layers = [dest / layer for layer in LAYERS]
     read = {real(path.parent) for pair in pairs for path in (pair.image, pair.mask)}
     if inside := next((layer for layer in layers if real(layer) in read), None):
         raise OutputError(

@@ -11,7 +11,7 @@ from hqsod import addresses
 from hqsod.errors import InputError, OutputError
 
 LONGEST = 251  # bytes of a pair's name: a file's has 255
-IMAGES, MASKS, REFINED = "images", "masks", "hq-masks"
+LAYERS = IMAGES, MASKS, REFINED = "images", "masks", "hq-masks"
 CORRECTED_FOLDER = "corrected-masks"  # the versions that a person painted
 FINAL_FOLDER = "final-masks"  # what hqsod apply makes of the decisions
 
