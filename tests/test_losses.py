@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from hqsod import metrics
 from hqsod.losses import (
     UNLABELLED,
     Targets,
@@ -21,6 +23,7 @@ from hqsod.losses import (
     promotion_loss,
     purificatory_loss,
     rectification_loss,
+    s_measure_loss,
     structural_similarity_loss,
     superpixel_means,
 )
@@ -141,7 +144,7 @@ def test_losses_stay_finite(logit: float, mask: float, label: int, dtype: torch.
     error = torch.full_like(x, 3.0).requires_grad_()
     targets = Targets(torch.full((2, 1, 8, 8), mask), torch.full((2, 8, 8), label))
     with torch.autocast("cpu", torch.bfloat16):
-        terms = purificatory_loss(x, targets, error=error.tanh(), iou=True)
+        terms = purificatory_loss(x, targets, error=error.tanh(), iou=True, s_measure=True)
         terms |= rectification_loss(x, error, targets)
     total = sum(terms.values()).sum()
     assert total.isfinite()
@@ -197,6 +200,22 @@ def test_iou_loss_of_decided_maps_is_one_less_their_iou(seed: int) -> None:
     shared, either = (maps & masks).sum((2, 3)), (maps | masks).sum((2, 3))
     expected = (1 - (shared + 1) / (either + 1)).mean(0)  # 1: so that nothing matches nothing
     np.testing.assert_allclose(loss, expected, atol=1e-6)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_s_measure_loss_is_one_less_the_measure(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    (y, x), (height, width) = random.integers(0, 20, 2), random.integers(10, 40, 2)
+    mask = np.zeros((64, 72), np.uint8)
+    mask[y : y + height, x : x + width] = 255
+    maps = cv2.GaussianBlur(np.roll(mask, random.integers(-6, 7), 1), (0, 0), random.uniform(1, 6))
+    levels = (maps * (255 / maps.max())).round()
+    logits = torch.logit(torch.from_numpy(levels / 255), 1e-7)[None, None]
+    loss = s_measure_loss(logits, torch.from_numpy(mask / 255)[None, None])
+    # As far as the constants of SSIM reach, and where between two pixels the quadrants part.
+    expected = 1 - metrics.score(levels.astype(np.uint8), mask)["s_measure"]
+    assert loss.item() == pytest.approx(expected, abs=0.02)
 
 
 def test_unlabelled_pixels_belong_to_no_superpixel() -> None:

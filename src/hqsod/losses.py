@@ -25,6 +25,8 @@ from hqsod.errors import SettingsError
 
 LOGIT_LIMIT = 9.21024  # log((1 - 1e-4) / 1e-4): the published clamp, before the sigmoid
 PAIR_FLOOR = 1e-30  # of a pair's share: keeps the logarithm finite where that is exactly 0
+SSIM_CONSTANTS = (1e-4, 9e-4)  # of means and of variances: Wang et al., "SSIM", for maps in [0, 1]
+VARIANCE_FLOOR = 1e-6  # where a map is even, its deviation has no gradient
 UNLABELLED = -1  # the superpixel of pixels that no superpixel owns
 
 
@@ -155,6 +157,67 @@ def iou_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (shared + 1) / (either + 1)).mean(0)
 
 
+def s_measure_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - S-measure with alpha 0.5 of each map, averaged over the batch.
+
+    It asks for maps that are even inside and outside the object and have its structure in the
+    quadrants around its centre of mass; not in PurNet's paper (Fan et al., "Structure-measure",
+    ICCV 2017, equations 2 to 6). The similarity in the quadrants has the constants of SSIM, so
+    that one without an object pulls no harder the emptier its map is.
+
+    Args:
+        logits: (B, C, H, W).
+        target: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        (C,) float32.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        saliency, target = logits.float().sigmoid().flatten(2), target.float()
+        quadrants = _quadrants(target)
+        bins = torch.stack([quadrants * (1 - target), quadrants * target], 1).flatten(3).flatten(1, 2)
+        size = bins.sum(2).unflatten(1, (1, 2, 4))  # (B, 1, outside or inside, quadrant)
+        total = (saliency @ bins.mT).unflatten(2, (2, 4))
+        squares = (saliency.square() @ bins.mT).unflatten(2, (2, 4))
+        objects = _evenness(size.sum(3), total.sum(3), squares.sum(3))
+        return 1 - (objects + _similarity(size, total, squares)).mean(0) / 2
+
+
+def _quadrants(mask: Tensor) -> Tensor:
+    """(B, 1, H, W) to 0 or 1, (B, 4, H, W): the parts around the centre of mass."""
+    rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape[2:])
+    area = mask.sum((2, 3)).clamp_min(1)
+    above = rows <= (mask.sum(3) * rows).sum(2, keepdim=True) / area[..., None]
+    left = columns <= (mask.sum(2) * columns).sum(2, keepdim=True) / area[..., None]
+    halves = [torch.cat([half, ~half], 1).float() for half in (above, left)]
+    return torch.einsum("byh,bxw->byxhw", *halves).flatten(1, 2)
+
+
+def _evenness(size: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """How high and alike the map is inside, and 1 - map outside: (B, C, 2) to (B, C)."""
+    pixels = size.clamp_min(1)
+    mean = total / pixels
+    deviation = (squares / pixels - mean.square()).clamp_min(VARIANCE_FLOOR).sqrt()
+    outside, inside = mean.unbind(2)
+    mean = torch.stack([1 - outside, inside], 2)
+    even = 2 * mean / (mean.square() + 1 + deviation)
+    return (even * size).sum(2) / size.sum(2)
+
+
+def _similarity(size: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """SSIM of map and mask in each quadrant, by their sizes: (B, C, 2, 4) to (B, C)."""
+    number = size.sum(2)
+    pixels = number.clamp_min(1)
+    truth, mean = size[:, :, 1] / pixels, total.sum(2) / pixels
+    variance = (squares.sum(2) / pixels - mean.square()).clamp_min(0)
+    covariance = total[:, :, 1] / pixels - truth * mean
+    of_means, of_variances = SSIM_CONSTANTS
+    alike = (2 * truth * mean + of_means) / (truth.square() + mean.square() + of_means)
+    alike = alike * (2 * covariance + of_variances)
+    alike = alike / (truth * (1 - truth) + variance + of_variances)
+    return (alike * number).sum(2) / number.sum(2)
+
+
 def purificatory_loss(
     logits: Tensor,
     targets: Targets,
@@ -162,6 +225,7 @@ def purificatory_loss(
     error: Tensor | None = None,
     structural_similarity: bool = True,
     iou: bool = False,
+    s_measure: bool = False,
     double_sigmoid: bool = False,
 ) -> dict[str, Tensor]:
     """Terms of the loss of extractor and purificatory subnetwork.
@@ -172,6 +236,7 @@ def purificatory_loss(
         error: (B, C, H, W) error maps in [-1, 1] that weight the BCE; None for plain BCE (stage 1).
         structural_similarity: whether that term takes part (stages 1 and 3).
         iou: whether `iou_loss` takes part, which the paper does not have.
+        s_measure: whether `s_measure_loss` takes part, likewise.
         double_sigmoid: see `structural_similarity_loss`.
 
     Returns:
@@ -187,6 +252,8 @@ def purificatory_loss(
     }
     if iou:
         terms["iou"] = iou_loss(logits, targets.mask)
+    if s_measure:
+        terms["s_measure"] = s_measure_loss(logits, targets.mask)
     if structural_similarity:
         if targets.superpixels is None:
             raise SettingsError(

@@ -188,6 +188,7 @@ class PurNetTask:
             error=None if side.error is None else side.error.float().tanh(),
             structural_similarity=self.stage.structural_similarity,
             iou=self.stage.iou,
+            s_measure=self.stage.s_measure,
             double_sigmoid=self.double_sigmoid,
         )
         objectives = [Objective(main, ("extractor", "purificatory"))]

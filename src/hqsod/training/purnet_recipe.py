@@ -79,6 +79,7 @@ class PurNetStage(Section):
         attention: whether the promotion and rectification subnetworks take part.
         structural_similarity: whether that loss takes part.
         iou: whether a soft IoU takes part, which the paper does not have; maps get more decided.
+        s_measure: whether 1 - S-measure takes part, likewise; maps get more even.
         steps: how many.
         batch: images in a step, over all processes together.
         rates: learning rate of each part; that of a subnetwork which `network.attention` leaves
@@ -90,6 +91,7 @@ class PurNetStage(Section):
     attention: bool
     structural_similarity: bool
     iou: bool = False
+    s_measure: bool = False
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rates: dict[Part, Rate]
