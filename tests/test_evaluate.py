@@ -500,9 +500,20 @@ def test_photographs_are_found_or_told(
     shutil.copytree(predictions, tmp_path / "D" / "images")
     beside = evaluate({"m": predictions}, {"D": tmp_path / "D" / "masks"}, settings).datasets["D"]
     assert {path.parent.name for path in beside.images.values()} == {"images"}
+    shutil.copytree(tmp_path / "D" / "masks", tmp_path / "D" / "other masks")
+    others = evaluate({"m": predictions}, {"D": tmp_path / "D" / "other masks"}, settings)
+    assert not others.datasets["D"].images, "photographs of the masks beside these"
     options = ["--pred", predictions, "--gt", tmp_path / "D", "--images"]
     assert run(monkeypatch, *options, f"E={tmp_path / 'photographs'}") == 1
     assert "photographs of E; expected photographs of D" in capsys.readouterr().err
+
+
+def test_ground_truths_may_say_that_they_are_masks(tmp_path: Path) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    for file in list(truths.iterdir()):
+        file.rename(file.with_name(f"{file.stem}_gt.png"))
+    scored = evaluate({"m": predictions}, {"d": truths}, metrics.ScoreSettings())
+    assert len(scored.datasets["d"].methods["m"].per_image) == 2
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

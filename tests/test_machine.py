@@ -32,6 +32,7 @@ def test_the_cores_a_process_may_run_on_are_counted():
 
 def test_what_the_user_says_counts():
     assert counted(OMP_NUM_THREADS="3") == 3
+    assert counted(OMP_NUM_THREADS="4,2") == 4, "the second is for nested threads"
     assert counted(OMP_NUM_THREADS="none") == counted()
 
 

@@ -606,6 +606,31 @@ def test_poor_candidates_leave_the_masks_trust_as_it_is(
     assert with_poor["score"] == alone["score"]
 
 
+def test_candidates_may_say_that_they_are_masks(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    for file in list((tmp_path / "sam").iterdir()):
+        file.rename(file.with_name(f"{file.stem}_mask.png"))
+    page = client(folders(sam=tmp_path / "sam"))
+    assert "sam" in page.get("/api/pairs/p0").json()["layers"]
+
+
+def test_candidates_of_other_photographs_are_refused(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    encoding.write_png(tmp_path / "other" / "q.png", disc(80, 0.25))
+    with pytest.raises(InputError, match="no mask of the same name"):
+        folders(other=tmp_path / "other")
+
+
+def test_decisions_may_go_to_a_folder_whose_parent_is_not_there_yet(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders()
+    link(tmp_path / "new/review", tmp_path / "photos", tmp_path / "gt", {})
+    assert (tmp_path / "new/review/images").is_symlink()
+
+
 def test_figures_say_no_more_than_they_know() -> None:
     with_figures = replace(record("a", {}, 0.9), quality={"fog": 1.094, "iou": 0.5})
     said = [(line["words"], line["value"]) for line in words.describe(with_figures)]

@@ -93,11 +93,35 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
             "no learning rate for promotion, which is not used without attention",
         ),
         ("data.size=8", "greater than or equal to 32"),
+        ("stage1.rates={}", "at least 1 item"),
+        ("data.augmentation.scale=[1.5, 0.8]", "the lower end first"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_at_once(change: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         read_recipe("quick", [change])
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "said"),
+    [
+        ("refiner", "loop.rates={}", "at least 1 item"),
+        ("refiner", "widths=[]", "at least 1 item"),
+        ("refiner", "damage.factors=[]", "at least 1 item"),
+        ("refiner", "damage.iou=[0.9, 0.5]", "the lower end first"),
+        ("upscaler", "degradation.quality=[90, 40]", "the lower end first"),
+        ("upscaler", "degradation.noise=[-1, 2]", "greater than or equal to 0"),
+    ],
+)
+def test_nothing_to_draw_from_is_refused_at_once(source: str, change: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read_recipe(source, [change])
+
+
+def test_a_stage_that_trains_no_part_it_has_is_refused() -> None:
+    changes = ["network.attention=[]", "stage2.attention=true", "stage2.rates={promotion=0.1}"]
+    with pytest.raises(SettingsError, match="a learning rate for a part that stage2 has"):
+        read_recipe("quick", changes)
 
 
 def settings(model: type[BaseModel]) -> set[str]:

@@ -175,10 +175,10 @@ def s_measure_loss(logits: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         saliency, target = logits.float().sigmoid().flatten(2), target.float()
         quadrants = _quadrants(target)
-        bins = torch.stack([quadrants * (1 - target), quadrants * target], 1).flatten(3).flatten(1, 2)
-        size = bins.sum(2).unflatten(1, (1, 2, 4))  # (B, 1, outside or inside, quadrant)
-        total = (saliency @ bins.mT).unflatten(2, (2, 4))
-        squares = (saliency.square() @ bins.mT).unflatten(2, (2, 4))
+        parts = torch.stack([quadrants * (1 - target), quadrants * target], 1)
+        size = parts.sum((3, 4))[:, None]  # (B, 1, outside or inside, quadrant)
+        pixels, sums = parts.flatten(3).flatten(1, 2).mT, (*saliency.shape[:2], 2, 4)
+        total, squares = ((x @ pixels).view(sums) for x in (saliency, saliency.square()))
         objects = _evenness(size.sum(3), total.sum(3), squares.sum(3))
         return 1 - (objects + _similarity(size, total, squares)).mean(0) / 2
 

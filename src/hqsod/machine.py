@@ -30,7 +30,7 @@ def threads() -> int:
     Those are the cores it may run on (`taskset`, Slurm), or fewer where a quota says so (Docker's
     `--cpus`, Kubernetes' limits).
     """
-    told = os.environ.get(VARIABLE, "")
+    told = os.environ.get(VARIABLE, "").split(",")[0].strip()  # more are for nested threads
     if told.isdigit() and int(told) > 0:
         return int(told)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -149,7 +149,7 @@ def _match_files(
     layout: str, images: Sequence[Path], masks: Sequence[Path], others: Sequence[Path]
 ) -> Found:
     image_of, doubled_images = by_stem(images)
-    mask_of, doubled_masks = by_stem(masks, _common_ending(masks))
+    mask_of, doubled_masks = masks_by_stem(masks)
     pairs = tuple(Pair(s, image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of))
     alone = [image_of[s] for s in sorted(image_of.keys() - mask_of)]
     alone += [mask_of[s] for s in sorted(mask_of.keys() - image_of)]
@@ -178,6 +178,11 @@ def _flat(source: Path) -> Found:
     photographs = [file for file in files if file.suffix.lower() != ".png"]
     masks = [file for file in files if file.suffix.lower() == ".png"]
     return _match_files("flat layout", photographs, masks, find_others(source))
+
+
+def masks_by_stem(masks: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """`by_stem` of the images that masks belong to: `x` of `x_mask.png` where all are named so."""
+    return by_stem(masks, _common_ending(masks))
 
 
 def by_stem(files: Sequence[Path], ending: str = "") -> tuple[dict[str, Path], list[Path]]:

@@ -134,7 +134,7 @@ def _by_stem(folder: Path, what: str) -> tuple[dict[str, Path], list[Unscored]]:
     """Images by stem, in order, and files named like images that cannot be scored."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder", expected=f"a folder of {what}")
-    first, doubled = layouts.by_stem(find_images(folder))
+    first, doubled = layouts.masks_by_stem(find_images(folder))
     if not first:
         raise InputError(f"{folder}: no images in it", expected=f"a folder of {what}")
     unscored = [Unscored("ambiguous", file, "another file has this stem") for file in doubled]
@@ -156,9 +156,9 @@ def passed_over(matched: Mapping[str, MatchedDataset]) -> Iterator[str]:
 
 
 def _photographs(masks: Path) -> dict[str, Path]:
-    """Photographs by stem, where the folder above has a layout we know; for the report alone."""
+    """Photographs by stem, where the masks are those of a layout we know; for the report alone."""
     try:
         found = layouts.inspect(masks.parent)
     except InputError:
         return {}
-    return {pair.stem: pair.image for pair in found.pairs}
+    return {p.stem: p.image for p in found.pairs if p.mask.parent.resolve() == masks.resolve()}

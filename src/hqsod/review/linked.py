@@ -15,7 +15,7 @@ from pathlib import Path
 from hqsod import images
 from hqsod.dataset.decisions import CORRECTED, LATER, REJECT, is_painted
 from hqsod.dataset.folders import IMAGES, MASKS, REFINED
-from hqsod.dataset.layouts import by_stem, inspect
+from hqsod.dataset.layouts import inspect, masks_by_stem
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 from hqsod.masks import binarise
@@ -50,7 +50,7 @@ def link(
     """
     for name in candidates:
         _require_new_name(name)
-    found = inspect(dest.parent, str(photographs.absolute()), str(masks.absolute()))
+    found = inspect(Path(), str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
         raise InputError(f"{photographs}, {masks}: no image with a mask of the same name")
     try:
@@ -63,15 +63,14 @@ def link(
             expected="a folder that can be written to",
             fix="name another folder for the decisions",
         ) from error
-    others = {name: by_stem(images.find_images(folder))[0] for name, folder in candidates.items()}
-    return _record_all(
-        dest,
-        {
-            pair.stem: {IMAGES: pair.image, MASKS: pair.mask}
-            | {name: files[pair.stem] for name, files in others.items() if pair.stem in files}
-            for pair in found.pairs
-        },
-    )
+    work = {pair.stem: {IMAGES: pair.image, MASKS: pair.mask} for pair in found.pairs}
+    for name, folder in candidates.items():
+        of_image = masks_by_stem(images.find_images(folder))[0]
+        if not work.keys() & of_image:
+            raise InputError(f"--candidates {name}={folder}: no mask of the same name as another")
+        for stem in work.keys() & of_image:
+            work[stem][name] = of_image[stem]
+    return _record_all(dest, work)
 
 
 def _require_new_name(name: str) -> None:

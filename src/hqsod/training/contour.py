@@ -64,7 +64,7 @@ class ContourRecipe(Section):
     """
 
     task: Literal["contour"]
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=WIDTHS, min_length=1)
     upscaler: str = "hqsod-x4-small"
     mending: str = "hqsod-refiner-small"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -22,7 +22,7 @@ from hqsod.pairs import Pair, read_pair
 from hqsod.training.batches import Arrays, recolour
 from hqsod.training.mask_damage import enlarge, perturb
 from hqsod.training.photo_degradation import compress
-from hqsod.training.settings import Rate, Section, Share
+from hqsod.training.settings import Range, Rate, Section, Share
 
 REDUCTIONS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.NEAREST)
 FACTOR = 4  # how many times smaller the masks of the held-out images were
@@ -43,10 +43,12 @@ class Damage(Section):
     """
 
     crop: int = Field(default=160, ge=32)
-    factors: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 4, 4, 4)
+    factors: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 2, 4, 4, 4, 4), min_length=1
+    )
     intact: Share = 0.25
-    iou: tuple[Share, Share] = (0.8, 1.0)
-    zoom: tuple[Rate, Rate] = (1.0, 1.0)
+    iou: Range[Share] = (0.8, 1.0)
+    zoom: Range[Rate] = (1.0, 1.0)
     colour: float = Field(default=0.25, ge=0, lt=1)
     degraded: Share = 0.25
 

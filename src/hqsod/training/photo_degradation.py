@@ -16,11 +16,11 @@ from typing import Annotated
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from hqsod import encoding, images
 from hqsod.images import Array
-from hqsod.training.settings import Rate, Section, Share
+from hqsod.training.settings import Range, Rate, Section, Share
 
 REDUCE = Image.Resampling.BICUBIC
 FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
@@ -43,10 +43,10 @@ class Degradation(Section):
 
     clean: Share = 0.5
     compressed: Share = 0.3
-    quality: tuple[Quality, Quality] = (35, 95)
-    blur: tuple[Rate, Rate] = (0.2, 2.5)
-    resize: tuple[Rate, Rate] = (0.4, 1.2)
-    noise: tuple[float, float] = (0.0, 20.0)
+    quality: Range[Quality] = (35, 95)
+    blur: Range[Rate] = (0.2, 2.5)
+    resize: Range[Rate] = (0.4, 1.2)
+    noise: Range[NonNegativeFloat] = (0.0, 20.0)
 
     @model_validator(mode="after")
     def _whole(self) -> Degradation:

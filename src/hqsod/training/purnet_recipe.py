@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hqsod.training.settings import LoopSettings, Optimizer, Pace, Rate, Section, Share
+from hqsod.training.settings import LoopSettings, Optimizer, Pace, Range, Rate, Section, Share
 
 BackboneName = Literal["resnet50", "vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"]
 Attention = Literal["promotion", "rectification"]
@@ -48,7 +48,7 @@ class Augmentation(Section):
 
     flip: bool = True
     rotation: float = Field(default=10.0, ge=0, le=180)
-    scale: tuple[Rate, Rate] = (1.0, 1.0)
+    scale: Range[Rate] = (1.0, 1.0)
     colour: float = Field(default=0.0, ge=0, lt=1)
     paste: Share = 0.0
     texture: Share = 0.0
@@ -94,7 +94,7 @@ class PurNetStage(Section):
     s_measure: bool = False
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
-    rates: dict[Part, Rate]
+    rates: dict[Part, Rate] = Field(min_length=1)
     size: int | None = Field(default=None, ge=32)
 
     @model_validator(mode="after")
@@ -132,6 +132,13 @@ class PurNetRecipe(Section):
     stage2: PurNetStage
     stage3: PurNetStage | None = None
 
+    @model_validator(mode="after")
+    def _trains_something(self) -> PurNetRecipe:
+        for name, stage in self.stages.items():
+            if not _trained(stage, self.attention(name)):
+                raise ValueError(f"a learning rate for a part that {name} has")
+        return self
+
     @property
     def stages(self) -> Mapping[str, PurNetStage]:
         """The stages by name, in order."""
@@ -149,12 +156,17 @@ class PurNetRecipe(Section):
     def loop(self, name: str) -> LoopSettings:
         """What the loop needs for a stage."""
         stage = self.stages[name]
-        parts = {"extractor", "purificatory", *self.attention(name)}
         return LoopSettings(
             steps=stage.steps,
             batch=stage.batch,
-            rates={str(part): rate for part, rate in stage.rates.items() if part in parts},
+            rates=_trained(stage, self.attention(name)),
             optimizer=self.optimizer,
             pace=self.pace,
             seed=self.seed + int(name[-1]),
         )
+
+
+def _trained(stage: PurNetStage, attention: tuple[Attention, ...]) -> dict[str, float]:
+    """The learning rates of the parts that the network of a stage has."""
+    parts = {"extractor", "purificatory", *attention}
+    return {part: rate for part, rate in stage.rates.items() if part in parts}

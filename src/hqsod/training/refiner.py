@@ -63,7 +63,7 @@ class RefinerRecipe(Section):
     """
 
     task: Literal["refiner"]
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = WIDTHS
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=WIDTHS, min_length=1)
     start: str = "efficientnet-lite0"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     damage: Damage = Damage()

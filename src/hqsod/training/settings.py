@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Number = TypeVar("Number", int, float)
+
+
+def _ascending(ends: tuple[Number, Number]) -> tuple[Number, Number]:
+    if ends[0] > ends[1]:
+        raise ValueError("the lower end first")
+    return ends
+
+
+Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
 
 OVERFIT_STEPS = 240  # of a stage that overfits a handful of images
 
@@ -80,7 +90,7 @@ class LoopSettings(Section):
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
-    rates: dict[str, Rate]
+    rates: dict[str, Rate] = Field(min_length=1)
     optimizer: Optimizer = Optimizer()
     pace: Pace = Pace()
     seed: int = 0
