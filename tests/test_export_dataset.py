@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import hqsod.export_dataset as job
-from hqsod import images
+from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.lock import sole_run
 from hqsod.dataset.manifest import Manifest
@@ -24,7 +25,8 @@ from hqsod.export_dataset import export_dataset
 from hqsod.export_dataset.coco import annotation
 from hqsod.export_dataset.formats import FORMATS
 from hqsod.review.apply import apply
-from tests.built import built
+from hqsod.review.linked import link
+from tests.built import built, disc, photograph
 
 NONE = 0.0  # no validation split
 
@@ -126,6 +128,50 @@ def test_a_changed_decision_remakes_its_shard_alone(applied: Path, tmp_path: Pat
     assert (done.stale, done.written) == (0, 1)
 
 
+def test_a_mask_painted_since_makes_the_final_one_stale(applied: Path, tmp_path: Path) -> None:
+    encoding.write_png(applied / "corrected-masks" / "pair_0006-1.png", disc(48, 0.1))
+    with Manifest.open(applied) as manifest, Decisions.open(applied) as decisions:
+        decisions.add(manifest.latest()["pair_0006"], "anna", "corrected-1", "", 0)
+    assert export_dataset(applied, "imagefolder", tmp_path / "out").stale == 1
+    apply(applied)
+    assert export_dataset(applied, "imagefolder", tmp_path / "out").stale == 0
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A linked folder of one pair, with a candidate."""
+    encoding.write_png(tmp_path / "photos" / "a.png", photograph(48))
+    (tmp_path / "gt").mkdir()
+    Image.fromarray(disc(48, 0.3)).save(tmp_path / "gt" / "a.bmp")
+    encoding.write_png(tmp_path / "sam" / "a.png", disc(48, 0.2))
+    link(tmp_path / "set", tmp_path / "photos", tmp_path / "gt", {"sam": tmp_path / "sam"})
+    return tmp_path / "set"
+
+
+def test_a_candidate_is_exported_only_when_it_was_decided_for(linked: Path, tmp_path: Path) -> None:
+    def exported() -> tuple[str, int]:
+        done = export_dataset(linked, "imagefolder", tmp_path / "out")
+        (table,) = done.folder.glob("data/train/shard-*/metadata.jsonl")
+        return json.loads(table.read_text())["version"], done.stale
+
+    assert exported() == ("masks", 0)
+    apply(linked)
+    assert exported() == ("masks", 0)
+    with Manifest.open(linked) as manifest, Decisions.open(linked) as decisions:
+        decisions.add(manifest.latest()["a"], "anna", "sam", "", 0)
+    assert exported() == ("sam", 1)
+    apply(linked)
+    assert exported() == ("sam", 0)
+
+
+def test_where_all_pairs_are_rejected_none_is_exported(linked: Path, tmp_path: Path) -> None:
+    with Manifest.open(linked) as manifest, Decisions.open(linked) as decisions:
+        decisions.add(manifest.latest()["a"], "anna", "reject", "", 0)
+    assert apply(linked).counts == {}
+    with pytest.raises(InputError, match="nothing to export"):
+        export_dataset(linked, "imagefolder", tmp_path / "out")
+
+
 def test_shards_no_longer_wanted_are_removed(applied: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_dataset(applied, "webdataset", out, 1, NONE)
@@ -135,7 +181,7 @@ def test_shards_no_longer_wanted_are_removed(applied: Path, tmp_path: Path) -> N
 
 def test_without_final_masks_the_refined_ones_are_taken_and_it_is_said(tmp_path: Path) -> None:
     done = export_dataset(built(tmp_path / "set", 3, size=48), "imagefolder")
-    assert done.masks == "the last version of each, decisions left aside"
+    assert done.masks == "the refined ones or else the first, decisions left aside"
     assert done.pairs == {"train": 2, "validation": 1}  # one at least where there are two
     lines = (done.folder / "data/train/shard-00000/metadata.jsonl").read_text().splitlines()
     assert {json.loads(line)["version"] for line in lines} == {"refined"}

@@ -112,6 +112,29 @@ def test_a_painted_mask_that_is_a_link_is_not_taken(data_set: Path, tmp_path: Pa
     assert len(final(data_set)) == 4
 
 
+def test_links_carry_no_private_masks_away(data_set: Path, tmp_path: Path) -> None:
+    """A stranger's data set names files of the user's, but cannot know their hashes."""
+    (data_set / "hq-masks").rename(tmp_path / "private")
+    (data_set / "hq-masks").symlink_to(tmp_path / "private")
+    encoding.write_png(tmp_path / "private" / "pair_0001.png", disc(96, 0.05))
+    done = apply(data_set)
+    assert [line.partition(": ")[2].partition(";")[0] for line in done.failed] == [
+        "not the file that the manifest tells of"
+    ]
+    assert "pair_0001.png" not in final(data_set)
+    (data_set / "corrected-masks").rename(tmp_path / "painted")
+    (data_set / "corrected-masks").symlink_to(tmp_path / "painted")
+    with pytest.raises(OutputError, match="a link to"):
+        apply(data_set)
+
+
+def test_a_mask_painted_at_another_size_is_not_taken(data_set: Path) -> None:
+    encoding.write_png(data_set / CORRECTED_FOLDER / "pair_0004-1.png", disc(50, 0.1))
+    (failed,) = apply(data_set).failed
+    assert "a corrected mask of (50, 50); expected the image's size (96, 96)" in failed
+    assert "pair_0004.png" not in final(data_set)
+
+
 def test_a_missing_mask_is_told_and_costs_only_its_pair(data_set: Path) -> None:
     (data_set / "hq-masks" / "pair_0001.png").unlink()
     done = apply(data_set)

@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hqsod import images
 from hqsod.addresses import read_bytes, require_file
-from hqsod.dataset.decisions import Decision, Decisions, chosen, version_path, versions
-from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, own_path
+from hqsod.dataset.decisions import (
+    BUILT_NAMES,
+    Decision,
+    Decisions,
+    chosen,
+    version_file,
+    version_path,
+    versions,
+)
+from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, REFINED, own_path
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
 
@@ -44,7 +55,7 @@ class Items:
 
 
 def find_items(dest: Path) -> Items:
-    """The pairs to export: with their final masks if there are any, else with the last version.
+    """The pairs to export: with the final masks if there are any, else with `_undecided`.
 
     Raises:
         InputError: there is no manifest, or nothing to export.
@@ -59,7 +70,7 @@ def find_items(dest: Path) -> Items:
             if final:
                 version, mask = _final(dest, record, latest.get(record.stem))
             else:
-                version = [*versions(record)][-1]
+                version = _undecided(record)
                 mask = dest / version_path(record, version)
             if mask is None:
                 stale += int(version is not None)
@@ -80,8 +91,14 @@ def find_items(dest: Path) -> Items:
             expected="built pairs with masks",
             fix="build it first",
         )
-    meaning = "final masks" if final else "the last version of each, decisions left aside"
+    meaning = "final masks" if final else "the refined ones or else the first, decisions left aside"
     return Items(tuple(found), meaning, stale, tuple(failed))
+
+
+def _undecided(record: Record) -> str:
+    """The refined version, or the first: a linked folder's own masks, never a candidate."""
+    names, refined = versions(record), BUILT_NAMES[REFINED]
+    return refined if refined in names else next(iter(names))
 
 
 def _final(dest: Path, record: Record, decision: Decision | None) -> tuple[str | None, Path | None]:
@@ -102,8 +119,8 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
     source = known.get(version_path(record, version)) if version else None
     if mask.parent.is_symlink():
         _require_known(mask, digest, source)
-    linked = image.parent.is_symlink()  # its masks were compressed anew
-    as_decided = version is not None and (source is None or linked or source.sha256 == digest)
+    is_recorded = source is not None and source.sha256 == digest
+    as_decided = is_recorded or (version is not None and _same(dest, record, version, mask))
     about = {
         "stem": record.stem,
         "version": version or "",
@@ -112,6 +129,15 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
     }
     told = json.dumps([record.outputs[IMAGES].sha256, digest, about])
     return Item(record.stem, image, mask, told, about), as_decided
+
+
+def _same(dest: Path, record: Record, version: str, mask: Path) -> bool:
+    """Whether a final mask is this version to the pixel; apply may have compressed it anew."""
+    try:
+        source = images.read_map(version_file(dest, record, version))
+        return np.array_equal(source, images.read_map(mask))
+    except InputError:  # apply would not take it either
+        return False
 
 
 def _require_known(path: Path, digest: str, recorded: File | None) -> None:

@@ -6,6 +6,7 @@ and leaves the rest alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,18 @@ from pathlib import Path
 
 from hqsod import addresses, encoding, images
 from hqsod.dataset import card
-from hqsod.dataset.decisions import CORRECTED, Decisions, chosen, is_painted, version_file
-from hqsod.dataset.folders import FINAL_FOLDER, own_path
+from hqsod.dataset.decisions import (
+    CORRECTED,
+    Decisions,
+    chosen,
+    is_painted,
+    version_file,
+    version_path,
+)
+from hqsod.dataset.folders import CORRECTED_FOLDER, FINAL_FOLDER, IMAGES, own_path
 from hqsod.dataset.lock import sole_run
-from hqsod.dataset.manifest import Manifest
-from hqsod.errors import InputError
+from hqsod.dataset.manifest import Manifest, Record
+from hqsod.errors import InputError, OutputError
 from hqsod.progress import progress_bar
 
 PNG = b"\x89PNG\r\n\x1a\n"  # what every such file begins with
@@ -32,7 +40,8 @@ class Applied:
         left_out: stems of the pairs rejected by a person.
         written: files written in this run.
         removed: files removed in this run.
-        failed: one line for each pair whose mask could not be read; its final mask is gone.
+        failed: one line for each pair whose mask cannot be read, or is not the one that was
+            recorded or fits its image; its final mask is gone.
     """
 
     counts: dict[str, int]
@@ -47,10 +56,12 @@ def apply(dest: Path) -> Applied:
 
     Raises:
         InputError: there is no manifest.
-        OutputError: the folder cannot be written to or is a link, or another job is at work there.
+        OutputError: the folder cannot be written to, it or that of painted masks is a link, or
+            another job is at work there.
     """
     with Manifest.open(dest) as manifest, Decisions.open(dest) as decisions, sole_run(dest):
-        folder = own_path(dest, FINAL_FOLDER)
+        own_path(dest, CORRECTED_FOLDER)
+        folder = _make(own_path(dest, FINAL_FOLDER))
         records, latest = manifest.latest(), decisions.latest()
         built = [record for record in records.values() if record.status == "built"]
         choices = {record.stem: chosen(record, latest.get(record.stem)) for record in built}
@@ -63,8 +74,8 @@ def apply(dest: Path) -> Applied:
                 if version is None:
                     continue
                 try:
-                    source = version_file(dest, record, version)
-                    written += _write(source, folder / f"{record.stem}.png")
+                    mask = _final_mask(dest, record, version)
+                    written += _write(mask, folder / f"{record.stem}.png")
                     kept[record.stem] = CORRECTED if is_painted(version) else version
                 except InputError as error:
                     failed.append(str(error))
@@ -80,16 +91,47 @@ def apply(dest: Path) -> Applied:
     )
 
 
-def _write(source: Path, target: Path) -> bool:
-    """Write a pair's final mask where it differs; whether it did.
+def _make(folder: Path) -> Path:
+    """Make the folder even where all pairs are rejected: that it is there says who decided."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}", expected="a folder") from error
+    return folder
+
+
+def _final_mask(dest: Path, record: Record, version: str) -> bytes:
+    """A version of a pair's mask as a PNG.
 
     Raises:
-        InputError: the source is no mask that can be read.
+        InputError: it is no mask that can be read, not the one that was recorded (whoever made the
+            data set chose where its links lead), or was painted on an image of another size.
     """
+    source = version_file(dest, record, version)
     mask = images.load_map(source)  # whatever is not a mask is not copied
     data = addresses.read_bytes(source)
+    recorded = {file.path: file.sha256 for file in record.outputs.values()}
+    if is_painted(version):
+        size = images.read_size(dest / record.outputs[IMAGES].path)
+        if mask.pixels.shape != size:
+            raise InputError(
+                f"{source}: a corrected mask of {mask.pixels.shape}",
+                expected=f"the image's size {size}",
+                fix="decide on it again",
+            )
+    elif hashlib.sha256(data).hexdigest() != recorded[version_path(record, version)]:
+        raise InputError(
+            f"{source}: not the file that the manifest tells of",
+            expected="the same bytes",
+            fix="build it again, or run hqsod review with --images and --masks again",
+        )
     if not data.startswith(PNG) or mask.notes or mask.orientation != 1:
-        data = encoding.encode_png(mask.pixels)
+        return encoding.encode_png(mask.pixels)
+    return data
+
+
+def _write(data: bytes, target: Path) -> bool:
+    """Write a pair's final mask where it differs; whether it did."""
     if target.is_file() and addresses.read_bytes(target) == data:
         return False
     addresses.write_bytes(target, data)
