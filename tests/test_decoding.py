@@ -28,6 +28,7 @@ from tests.hostile import (
     jpeg_in_tiff,
     overlapping_tags,
     png,
+    tiff,
     tiled_tiff,
 )
 
@@ -148,6 +149,46 @@ def test_colours_in_16_bits_that_would_come_out_black_are_refused(highest: int, 
             images.read_image(io.BytesIO(data))
     else:
         assert (images.read_image(io.BytesIO(data))[..., 1] == rows >> 8).all()
+
+
+def grey_tiff(values: np.ndarray, tags: dict[int, int]) -> io.BytesIO:
+    """A TIFF file of grey levels with these tags besides the usual ones."""
+    height, width = values.shape
+    sizes = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 277: 1, 278: height}
+    return io.BytesIO(tiff({**sizes, 273: -1, 279: values.nbytes, **tags}, values.tobytes()))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_with_white_as_0_is_inverted(kind: type[np.integer]):
+    levels = np.array([[0, 37, 255]], kind) * (np.iinfo(kind).max // 255)
+    for meaning, expected in ((1, [0, 37, 255]), (0, [255, 218, 0])):
+        assert images.read_map(grey_tiff(levels, {262: meaning})).tolist() == [expected]
+
+
+def test_a_profile_that_is_a_number_is_passed_over():
+    read = images.load_image(grey_tiff(DISK, {262: 1, 34675: 12345}))
+    assert (read.pixels[..., 0] == DISK).all()
+    assert "a colour profile that cannot be used, passed over" in read.notes
+
+
+def test_grey_times_opacity_is_read():
+    alpha = Image.fromarray(DISK)
+    data = encoded(Image.merge("LA", [alpha, alpha]), "TIFF")
+    extra = struct.pack("<HHII", 338, 3, 1, 2)  # what the second channel is
+    assert data.count(extra) == 1
+    data = data.replace(extra, struct.pack("<HHII", 338, 3, 1, 1))
+    assert Image.open(io.BytesIO(data)).mode == "La"
+    for load in (images.load_image, images.load_map):
+        pixels = load(io.BytesIO(data)).pixels
+        assert (pixels.reshape(*DISK.shape, -1)[..., 0] == DISK).all()
+
+
+def test_a_palette_that_is_missing_is_told_by_the_files_name(tmp_path: Path):
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + bytes(9)) * 8))
+    (tmp_path / "a.png").write_bytes(png(9, 8, 8, 3, pixels, chunk(b"IEND", b"")))
+    for load in (images.load_image, images.load_map):
+        with pytest.raises(InputError, match=r"a\.png: "):
+            load(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -453,6 +455,34 @@ def test_after_a_fork_the_light_network_works_and_pytorch_says_why_not(predictor
     assert after_a_fork(cut) == cut()
     predictor(image)
     assert b"before this one was forked" in after_a_fork(lambda: bytes(predictor(image)))
+
+
+@pytest.mark.parametrize("work", ["predictor(image)", "del predictor"])
+def test_a_forked_process_does_not_wait_for_the_threads_of_its_parents_session(work: str):
+    code = f"""
+import os
+import numpy as np
+from hqsod.predict import Predictor
+predictor, image = Predictor(), np.zeros((8, 8, 3), np.uint8)
+predictor(image)
+if not os.fork():
+    {work}
+    os._exit(0)
+os.wait()
+"""
+    threads = {**os.environ, "OMP_NUM_THREADS": "2"}  # with one there is none to wait for
+    with subprocess.Popen([sys.executable, "-c", code], env=threads, process_group=0) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_predictor_that_was_used_can_be_sent_to_another_process():
+    used, image = Predictor(size=64), random_picture((30, 40, 3))
+    wanted = used(image)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(used))(image), wanted)
 
 
 def test_without_weights_the_light_network_predicts(folder: Path, tmp_path: Path):

@@ -49,6 +49,7 @@ READ_MORE = 2**24  # bytes that may be read again beyond that: metadata that lie
 MAX_EXIF = 2**16  # bytes: what a JPEG file can hold
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_SIDES = (322, 323)  # the TIFF tags of a tile's width and height
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # the TIFF tag of what levels mean, and one of its values
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,7 +62,7 @@ TURNS = {
 # Pillow meets what is damaged in all these ways; the tests damage every byte of a header.
 ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError),
-    *(struct.error, Image.DecompressionBombError, RuntimeError),
+    *(struct.error, Image.DecompressionBombError, RuntimeError, AssertionError),
 )
 # Modes of 16 and 32 bits, and numbers with a fraction.
 WIDE = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
@@ -264,7 +265,17 @@ def _decode(file: _Bounded, most: int) -> Decoded:
                 fix="convert it to 8 bits",
             )
         notes = ("several frames, the first one taken",) if several else ()
-        return Decoded(image, _orientation(image), notes)
+        return Decoded(_black_is_zero(image), _orientation(image), notes)
+
+
+def _black_is_zero(image: Image.Image) -> Image.Image:
+    """The image, inverted where its TIFF file has white as 0; of 8 bits Pillow does that."""
+    meaning = getattr(image, "tag_v2", {}).get(PHOTOMETRIC)
+    if meaning != WHITE_IS_ZERO or not image.mode.startswith("I;16"):
+        return image
+    inverted = Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
+    inverted.info = image.info
+    return inverted
 
 
 @cache

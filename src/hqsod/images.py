@@ -7,6 +7,7 @@ be read without doubt is converted, and a note says how; what cannot be trusted 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from hqsod.pillow_modes import LEVELS
 from hqsod.pillow_modes import Array as Array
 
 AnyImage: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | Array
+Convert: TypeAlias = Callable[[Image.Image, str], tuple[Array, list[str]]]
 
 LISTED_LEVELS = 5  # in a message
 
@@ -79,7 +81,7 @@ def pixels(image: AnyImage) -> Array:
     if isinstance(image, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
-        return _rgb(image)
+        return _converted(pillow_modes.to_rgb, image, "the image")[0]
     if not isinstance(image, np.ndarray):
         if hasattr(image, "read"):
             return pixels(image.read())  # a pipe cannot be read twice
@@ -92,18 +94,19 @@ def pixels(image: AnyImage) -> Array:
     return image
 
 
-def _rgb(image: Image.Image) -> Array:
-    """A PIL image, which may not have been read from its file yet."""
+def _converted(convert: Convert, image: Image.Image, name: str) -> tuple[Array, list[str]]:
+    """A PIL image, which may not have been read from its file yet, converted."""
     try:
-        return pillow_modes.to_rgb(image, "the image")[0]
+        return convert(image, name)
     except ERRORS as error:
-        raise InputError(f"the image: {error}", expected="an image that Pillow can read") from error
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name}: {reason}", expected="an image that Pillow can read") from error
 
 
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
     """`read_image`, with what was converted."""
     decoded = decode(source, most)
-    rgb, converted = pillow_modes.to_rgb(decoded.upright, name_of(source))
+    rgb, converted = _converted(pillow_modes.to_rgb, decoded.upright, name_of(source))
     turned = () if decoded.orientation == 1 else ("turned as its EXIF orientation says",)
     return Read(rgb, (*decoded.notes, *turned, *converted), decoded.orientation)
 
@@ -156,7 +159,7 @@ def read_map(source: Source) -> Array:
 def load_map(source: Source) -> Read:
     """`read_map`, with what was converted."""
     decoded = decode(source)
-    grey, converted = pillow_modes.to_grey(decoded.upright, name_of(source))
+    grey, converted = _converted(pillow_modes.to_grey, decoded.upright, name_of(source))
     return Read(grey, (*decoded.notes, *converted), decoded.orientation)
 
 

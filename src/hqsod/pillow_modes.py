@@ -36,6 +36,7 @@ def to_rgb(image: Image.Image, name: str) -> tuple[Array, list[str]]:
     Raises:
         InputError: values that are no levels, see `_eight_bit`.
     """
+    image = _straight(image)
     notes = [_meaning(image.mode)]
     image, narrowed = _eight_bit(image, name)
     transparent = image.has_transparency_data
@@ -67,10 +68,15 @@ def to_grey(image: Image.Image, name: str) -> tuple[Array, list[str]]:
         InputError: as `to_rgb`; or colours, or levels beside transparency, which say nothing of a
             mask.
     """
-    image, narrowed = _eight_bit(image, name)
+    image, narrowed = _eight_bit(_straight(image), name)
     image, laid = _without_transparency(image, name)
     grey, traced = _without_colour(image, name)
     return np.array(grey), [note for note in (narrowed, laid, traced) if note]
+
+
+def _straight(image: Image.Image) -> Image.Image:
+    """The image, in LA if it is in La, grey times opacity, of which Pillow makes nothing else."""
+    return image.convert("LA") if image.mode == "La" else image
 
 
 def _without_transparency(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
@@ -152,7 +158,7 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     if not profile:
         return image, None
     unusable = "a colour profile that cannot be used, passed over"
-    if len(profile) > MAX_PROFILE or ENDLESS in profile:
+    if not isinstance(profile, bytes) or len(profile) > MAX_PROFILE or ENDLESS in profile:
         return image, unusable
     if image.mode == "L" and profile[16:20] == b"RGB ":  # the colours that the profile is of
         image = image.convert("RGB")

@@ -63,6 +63,11 @@ class Predictor:
         self._weights, self._size, self._batch = weights, size, batch
         self._device, self._precision = device, precision
 
+    def __getstate__(self) -> dict[str, object]:
+        """All but what is loaded, which each process loads for itself."""
+        loaded = ("network", "refiner")
+        return {name: value for name, value in vars(self).items() if name not in loaded}
+
     @cached_property
     def network(self) -> SaliencyNetwork:
         """The network, loaded.

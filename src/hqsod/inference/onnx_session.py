@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from hqsod import extras, machine
 from hqsod.errors import SettingsError, WeightsError
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
 
 CUDA = "CUDAExecutionProvider"
 DIGITS = 9  # of a number that means something
+_sessions: WeakSet[InferenceSession] = WeakSet()  # all that are open
+
+
+def _keep_inherited() -> None:
+    """Never end what a fork brought along: its end waits for threads that the fork left behind."""
+    for session in _sessions:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 class OnnxSession:
@@ -130,6 +143,7 @@ def open_session(path: Path, device: str = "cpu") -> InferenceSession:
         providers.insert(0, (CUDA, {"device_id": device.partition(":")[2] or "0"}))
     try:
         session = onnxruntime.InferenceSession(path, options, providers)
+        _sessions.add(session)
         _read_texts(session)
     except Exception as error:  # its errors share no base class
         raise WeightsError(
