@@ -19,7 +19,7 @@ import hqsod.export_dataset as job
 from hqsod import encoding, images
 from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.lock import sole_run
-from hqsod.dataset.manifest import Manifest
+from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.export_dataset import export_dataset
 from hqsod.export_dataset.coco import annotation
@@ -274,11 +274,32 @@ def test_what_cannot_be_read_whole_costs_its_pair(tmp_path: Path, form: str, lay
     assert [line.partition(":")[0] for line in done.failed] == ["pair_0000", "pair_0001"]
 
 
-def test_a_damaged_mask_leaves_nothing_unfinished(applied: Path, tmp_path: Path) -> None:
-    (applied / "final-masks" / "pair_0001.png").write_bytes(b"no mask")
-    with pytest.raises(InputError, match=r"pair_0001\.png: not an image"):
-        export_dataset(applied, "coco", tmp_path / "out")
-    assert not list((tmp_path / "out").rglob("*.part"))
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset", "coco"])
+def test_a_damaged_file_costs_only_its_pair(applied: Path, tmp_path: Path, form: str) -> None:
+    for name in ("images/pair_0000.png", "final-masks/pair_0001.png", "final-masks/pair_0002.png"):
+        whole = (applied / name).read_bytes()
+        (applied / name).write_bytes(whole[: len(whole) // 2] if name.endswith("2.png") else b"")
+    done = export_dataset(applied, form, tmp_path / "out")
+    assert sum(done.pairs.values()) == 3
+    assert [line.partition(":")[0] for line in done.failed] == [
+        f"pair_000{number}" for number in range(3)
+    ]
+
+
+def test_a_mask_that_coco_cannot_read_costs_only_its_pair(tmp_path: Path) -> None:
+    def dim(record: Record) -> Record:
+        """The first pair's refined mask is saved with its object as 90, as it is recorded."""
+        if record.stem != "pair_0000":
+            return record
+        data = encoding.encode_png(np.full((48, 48), 90, np.uint8))
+        (tmp_path / "set/hq-masks/pair_0000.png").write_bytes(data)
+        file = File("hq-masks/pair_0000.png", hashlib.sha256(data).hexdigest(), len(data))
+        return replace(record, outputs=record.outputs | {"hq-masks": file})
+
+    folder = built(tmp_path / "set", 3, size=48, change=dim)
+    done = export_dataset(folder, "coco", tmp_path / "out")
+    assert sum(done.pairs.values()) == 2
+    assert "pair_0000.png: levels 90" in done.failed[0]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "coco", "shards": 3}', "[" * 9999])
@@ -421,6 +442,28 @@ def test_a_kill_before_the_first_shard_does_not_block_the_folder(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".0123456789abcdef.part").write_text("{")
     assert export_dataset(applied, "coco", tmp_path / "out").written == 2
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset"])
+@pytest.mark.parametrize("layer", ["images", "hq-masks"])
+def test_a_link_anywhere_gives_only_what_was_recorded(
+    tmp_path: Path, layer: str, form: str
+) -> None:
+    key = tmp_path / "home/.ssh/id_rsa"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"a private key")
+
+    def steal(record: Record) -> Record:
+        file = File("linked/.ssh/id_rsa", "0" * 64, key.stat().st_size)
+        taken = {layer: file} if record.stem == "pair_0001" else {}
+        return replace(record, outputs=record.outputs | taken)
+
+    dest = built(tmp_path / "set", 3, size=48, change=steal)
+    (dest / "linked").symlink_to(tmp_path / "home")
+    done = export_dataset(dest, form, tmp_path / "out")
+    assert [line.partition(":")[0] for line in done.failed] == ["pair_0001"]
+    files = [path for path in done.folder.rglob("*") if path.is_file()]
+    assert not any(b"a private key" in path.read_bytes() for path in files)
 
 
 @pytest.mark.parametrize("layer", ["images", "hq-masks"])

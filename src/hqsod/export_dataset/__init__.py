@@ -43,7 +43,8 @@ class Exported:
         written: shards written in this run.
         masks: which masks were taken, in words.
         stale: final masks that are not what the decisions say today.
-        failed: one line for each pair left out because a file is missing.
+        failed: one line for each pair left out because of a file that is missing, damaged or not
+            the one recorded.
     """
 
     folder: Path
@@ -85,7 +86,7 @@ def export_dataset(
     # is no data set is refused before a lock is left there.
     with connect(dest), sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
         finished = _open_state(folder, form)
-        items = find_items(dest)
+        items = find_items(dest, decode=FORMATS[form].reads_masks)
         splits = _split(items.found, validation)
         planned: dict[str, Sequence[Item]] = {}
         for name, content in splits.items():

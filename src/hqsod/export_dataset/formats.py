@@ -37,11 +37,13 @@ class Format:
         shard: the shard's path within the export; `{split}` and `{number}` stand for its own.
             Without a number a split is one shard.
         files: a pattern of what `datasets` loads of a split; empty where it cannot.
+        reads_masks: whether masks are read, not copied.
     """
 
     write: Callable[[Path, Sequence[Item]], None]
     shard: str
     files: str = ""
+    reads_masks: bool = False
 
     def plan(self, split: str, items: Sequence[Item], most: int) -> dict[str, Sequence[Item]]:
         """The shards of a split, `most` pairs in each."""
@@ -133,5 +135,5 @@ FORMATS = {
     "parquet": Format(
         _write_parquet, "data/{split}-{number:05d}.parquet", "data/{split}-*.parquet"
     ),
-    "coco": Format(_write_coco, "{split}"),
+    "coco": Format(_write_coco, "{split}", reads_masks=True),
 }

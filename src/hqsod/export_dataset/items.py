@@ -45,7 +45,8 @@ class Items:
         found: the pairs, sorted by stem.
         masks: which masks were taken, in words.
         stale: final masks that are not what the decisions say today.
-        failed: one line for each pair left out because a file is missing.
+        failed: one line for each pair left out because of a file that is missing, damaged or not
+            the one recorded.
     """
 
     found: tuple[Item, ...]
@@ -54,8 +55,13 @@ class Items:
     failed: tuple[str, ...]
 
 
-def find_items(dest: Path) -> Items:
+def find_items(dest: Path, *, decode: bool = False) -> Items:
     """The pairs to export: with the final masks if there are any, else with `_undecided`.
+
+    Args:
+        dest: the data set.
+        decode: whether every mask must be one that can be read; otherwise those must whose bytes
+            are not recorded.
 
     Raises:
         InputError: there is no manifest, or nothing to export.
@@ -75,7 +81,7 @@ def find_items(dest: Path) -> Items:
             if mask is None:
                 stale += int(version is not None)
                 continue
-            item, as_decided = _item(dest, record, mask, version)
+            item, as_decided = _item(dest, record, mask, version, decode=decode)
         except OSError as error:
             failed.append(f"{record.stem}: {error.filename}: {error.strerror}")
             continue
@@ -107,18 +113,22 @@ def _final(dest: Path, record: Record, decision: Decision | None) -> tuple[str |
     return chosen(record, decision), mask if mask.is_file() else None
 
 
-def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[Item, bool]:
+def _item(
+    dest: Path, record: Record, mask: Path, version: str | None, *, decode: bool
+) -> tuple[Item, bool]:
     """The pair as exported, and whether its mask is the version decided on."""
-    image = dest / record.outputs[IMAGES].path
+    recorded = record.outputs[IMAGES]
+    image = dest / recorded.path
     image.stat()  # a missing file is told now, not in the middle of a shard
     require_file(image)
-    if image.parent.is_symlink():
-        _require_known(image, hashlib.sha256(read_bytes(image)).hexdigest(), record.outputs[IMAGES])
-    digest = hashlib.sha256(read_bytes(mask)).hexdigest()
-    known: dict[str, File] = {path.path: path for path in record.outputs.values()}
+    _require_known(image, recorded, _digest(image) if _is_linked(dest, recorded.path) else None)
+    digest = _digest(mask)
+    known: dict[str, File] = {file.path: file for file in record.outputs.values()}
     source = known.get(version_path(record, version)) if version else None
-    if mask.parent.is_symlink():
-        _require_known(mask, digest, source)
+    if source is not None and mask == dest / source.path:
+        _require_known(mask, source, digest)
+    if decode or digest not in {file.sha256 for file in known.values()}:
+        images.read_mask(mask)
     is_recorded = source is not None and source.sha256 == digest
     as_decided = is_recorded or (version is not None and _same(dest, record, version, mask))
     about = {
@@ -127,7 +137,7 @@ def _item(dest: Path, record: Record, mask: Path, version: str | None) -> tuple[
         "trust": record.score,
         "flagged": record.flagged,
     }
-    told = json.dumps([record.outputs[IMAGES].sha256, digest, about])
+    told = json.dumps([recorded.sha256, digest, about])
     return Item(record.stem, image, mask, told, about), as_decided
 
 
@@ -140,18 +150,29 @@ def _same(dest: Path, record: Record, version: str, mask: Path) -> bool:
         return False
 
 
-def _require_known(path: Path, digest: str, recorded: File | None) -> None:
-    """Check that a file behind a linked folder is the one that was recorded.
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
-    Whoever made the data set chose where the link leads: without this an export would carry away
-    any file of the user's, by its name.
+
+def _is_linked(dest: Path, name: str) -> bool:
+    """Whether a part of the name is a link, wherever in the data set it stands."""
+    path = dest / name
+    return any(part.is_symlink() for part in (path, *path.parents[: len(Path(name).parts) - 1]))
+
+
+def _require_known(path: Path, recorded: File, digest: str | None) -> None:
+    """Check that a file is the one that was recorded: by its length, and by its digest if given.
+
+    Whoever made the data set chose where its links lead: without the digest an export would carry
+    away any file of the user's, by its name.
 
     Raises:
         InputError: it is another.
     """
-    if recorded is None or recorded.sha256 != digest:
+    if path.stat().st_size != recorded.size or digest not in (None, recorded.sha256):
         raise InputError(
             f"{path}: not the file that the manifest tells of",
             expected="the same bytes",
-            fix="run hqsod review with --images and --masks again if you changed it",
+            fix="build it again; of linked folders, run hqsod review with --images and --masks "
+            "again if you changed it",
         )
