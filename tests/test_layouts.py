@@ -80,6 +80,31 @@ def test_endings_that_all_masks_have_are_understood(tmp_path: Path, ending: str)
         find_pairs(tmp_path)
 
 
+def test_images_that_are_themselves_named_so_keep_their_masks(tmp_path: Path):
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        touch(*(tmp_path / kind / f"{stem}.{suffix}" for stem in ("gas-mask", "face-mask")))
+    assert [pair.stem for pair in find_pairs(tmp_path)] == ["face-mask", "gas-mask"]
+    touch(*(tmp_path / "other/images" / f"{stem}.jpg" for stem in ("gas", "gas-mask")))
+    touch(*(tmp_path / "other/masks" / f"{stem}-mask.png" for stem in ("gas", "gas-mask")))
+    pairs = {pair.stem: pair.mask.name for pair in find_pairs(tmp_path / "other")}
+    assert pairs == {"gas": "gas-mask.png", "gas-mask": "gas-mask-mask.png"}
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path, kind: str, monkeypatch):
+    touch(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png")
+    really_iterate = Path.iterdir
+
+    def iterate(self: Path):
+        if self.name == kind:
+            raise PermissionError(13, "Permission denied")
+        return really_iterate(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterate)
+    with pytest.raises(InputError, match=f"{kind}: Permission denied"):
+        inspect(tmp_path, "images", "masks")
+
+
 def test_what_is_left_out_is_said_with_its_number(tmp_path: Path, capsys):
     touch(*(tmp_path / "images" / name for name in ("a.jpg", "b.jpg", "b.png", "c.tga", ".d")))
     touch(*(tmp_path / "masks" / name for name in ("a.png", "b_mask.png")))

@@ -100,6 +100,21 @@ def test_by_figure_and_by_stem(data_set: Path) -> None:
     assert len(page.get("/api/pairs", params={"figure": "other"}).json()["stems"]) == 6
 
 
+def test_names_are_searched_in_any_case_of_any_script(data_set: Path) -> None:
+    with Manifest.open(data_set) as manifest:
+        manifest.append(replace(manifest.latest()["pair_0001"], stem="Ärmel"))
+    assert stems(client(data_set), search="äRMEL") == ["Ärmel"]
+
+
+def test_figures_of_any_pair_can_be_ordered_by(data_set: Path) -> None:
+    with Manifest.open(data_set) as manifest:
+        old = manifest.latest()["pair_0001"]
+        manifest.append(replace(old, quality={"fog": 0.5, "other": 1.0}))
+        manifest.append(replace(old, stem="odd", quality={"iou": float("nan")}))
+    figures = client(data_set).get("/api/set").json()["figures"]
+    assert {figure["name"] for figure in figures} == {"iou", "fog"}
+
+
 def test_tiles_are_the_pictures_own_pixels(tmp_path: Path) -> None:
     folder = built(tmp_path / "set", 1, size=700)
     page = client(folder)
@@ -151,6 +166,29 @@ def test_a_tile_is_made_once(tmp_path: Path) -> None:
 
     assert [cache.get("a", name, make) for name in ("a-0", "a-1", "a-0")] == [b"0", b"1", b"0"]
     assert len(calls) == 1
+
+
+def test_a_cache_that_cannot_be_kept_breaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # where a folder would be made
+    cache = pictures.Cache(tmp_path / "file" / "cache")
+    assert cache.get("a", "a-0", lambda: {"a-0": b"0"}) == b"0"
+
+
+def test_files_that_another_review_renames_meanwhile_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_look = Path.lstat
+
+    def look(self: Path) -> os.stat_result:
+        if self.name.startswith(f".{STAMPS[0]}"):
+            self.unlink()
+        return really_look(self)
+
+    (tmp_path / f".{STAMPS[0]}.jpg.1-1").touch()
+    monkeypatch.setattr(Path, "lstat", look)
+    cache = pictures.Cache(tmp_path)
+    cache.get("a", f"{STAMPS[1]}.jpg", lambda: {f"{STAMPS[1]}.jpg": b"0"})
+    assert cache._size == 1
 
 
 def test_the_cache_stays_within_its_limit(tmp_path: Path) -> None:
@@ -279,7 +317,9 @@ def test_the_first_decision_is_number_one(data_set: Path, after: int) -> None:
 
 @pytest.mark.parametrize("choice", ["picture", "corrected-1", "nonsense"])
 def test_only_what_exists_can_be_chosen(data_set: Path, choice: str) -> None:
-    assert decide(client(data_set), "pair_0000", choice).status_code == 404
+    answer = decide(client(data_set), "pair_0000", choice)
+    assert answer.status_code == 404
+    assert "expected upscaled, refined, reject, later" in answer.json()["error"]
 
 
 def test_a_pair_built_to_other_masks_is_undecided_again(data_set: Path) -> None:
@@ -322,6 +362,17 @@ def test_a_second_correction_leaves_the_first_one(data_set: Path) -> None:
     np.testing.assert_array_equal(kept, disc(96, 0.1))
     for other in ("corrected-2", "corrected-4", "corrected-../x"):
         assert decide(page, "pair_0002", other, 4).status_code == 404
+
+
+def test_a_mask_painted_before_a_rebuild_at_another_size_is_not_offered(data_set: Path) -> None:
+    page = client(data_set)
+    correct(page, "pair_0002", disc(96, 0.1))
+    with Manifest.open(data_set) as manifest:
+        outputs = write_pair(data_set, "pair_0002", size=128)
+        manifest.append(record("pair_0002", outputs, 0.9, size=128))
+    assert list(page.get("/api/pairs/pair_0002").json()["layers"])[1:] == ["upscaled", "refined"]
+    assert decide(page, "pair_0002", "corrected-1", 1).status_code == 404
+    assert correct(page, "pair_0002", disc(128, 0.1), 1).is_success
 
 
 def test_a_kill_between_a_painted_masks_file_and_its_row_loses_nothing(
@@ -620,7 +671,57 @@ def test_candidates_of_other_photographs_are_refused(
 ) -> None:
     encoding.write_png(tmp_path / "other" / "q.png", disc(80, 0.25))
     with pytest.raises(InputError, match="no mask of the same name"):
-        folders(other=tmp_path / "other")
+        folders(sam=tmp_path / "other")
+    folders(sam=tmp_path / "sam")  # the first try left no link
+
+
+def test_candidates_are_not_lost_unsaid(folders: Callable[..., Path], tmp_path: Path) -> None:
+    page = client(folders(sam=tmp_path / "sam"))
+    decide(page, "p0", "sam")
+    with pytest.raises(InputError, match=r"has candidates sam.*--candidates sam=.*/sam"):
+        folders()
+    folders(sam=tmp_path / "sam")
+    assert page.get("/api/pairs/p0").json()["choice"] == "sam"
+    (tmp_path / "review" / "sam").unlink()
+    folders()
+    assert "sam" not in page.get("/api/pairs/p0").json()["layers"]
+
+
+def test_a_pair_that_is_gone_counts_no_more_until_it_is_back(
+    folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    photograph, page = tmp_path / "photos" / "p0.png", client(folders())
+    decide(page, "p0", "masks")
+    photograph.rename(tmp_path / "p0.png")
+    failed = link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {})
+    assert "p0: its photograph or its mask is gone" in failed
+    assert not apply(tmp_path / "review").failed
+    assert stems(page) == ["p1"]
+    (tmp_path / "p0.png").rename(photograph)
+    folders()
+    assert page.get("/api/pairs/p0").json()["choice"] == "masks"
+
+
+def test_a_file_that_leads_elsewhere_or_cannot_be_read_costs_only_its_pair(
+    folders: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding.write_png(tmp_path / "gt" / "p2.png", disc(80, 0.3))
+    (tmp_path / "gt" / "p0.png").rename(tmp_path / "elsewhere.png")
+    (tmp_path / "gt" / "p0.png").symlink_to(tmp_path / "elsewhere.png")
+    really_read = Path.read_bytes
+
+    def read(self: Path) -> bytes:
+        if self == tmp_path / "gt" / "p1.png":
+            raise PermissionError(13, "Permission denied")
+        return really_read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    failed = link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {})
+    assert [line.partition(";")[0].rpartition(": ")[2] for line in failed] == [
+        "a link that leads out of its folder",
+        "Permission denied",
+    ]
+    assert stems(client(tmp_path / "review")) == ["p2"]
 
 
 def test_decisions_may_go_to_a_folder_whose_parent_is_not_there_yet(
@@ -662,10 +763,11 @@ def test_links_never_take_the_place_of_something_else(
         link(tmp_path / "review", tmp_path / "sam", tmp_path / "gt", {})
     with pytest.raises(InputError, match="a new name"):
         link(tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"../x": tmp_path / "sam"})
-    with pytest.raises(InputError, match="a new name"):
-        link(
-            tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {"reject": tmp_path / "sam"}
-        )
+    for name in ("reject", "final-masks", "corrected-masks", "exports", "picture"):
+        with pytest.raises(InputError, match="a new name"):
+            link(
+                tmp_path / "review", tmp_path / "photos", tmp_path / "gt", {name: tmp_path / "sam"}
+            )
 
 
 def test_masks_that_were_built_again_are_not_decided_on_unseen(data_set: Path) -> None:

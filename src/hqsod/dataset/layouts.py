@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,15 +141,15 @@ def _folders(root: Path, layout: Layout) -> tuple[Path, Path] | None:
 
 
 def _match(layout: str, images: Path, masks: Path) -> Found:
-    others = [*find_others(images), *find_others(masks)]
-    return _match_files(layout, find_images(images), find_images(masks), others)
+    photographs, found = find_images(images), find_images(masks)
+    return _match_files(layout, photographs, found, [*find_others(images), *find_others(masks)])
 
 
 def _match_files(
     layout: str, images: Sequence[Path], masks: Sequence[Path], others: Sequence[Path]
 ) -> Found:
     image_of, doubled_images = by_stem(images)
-    mask_of, doubled_masks = masks_by_stem(masks)
+    mask_of, doubled_masks = masks_by_stem(masks, image_of)
     pairs = tuple(Pair(s, image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of))
     alone = [image_of[s] for s in sorted(image_of.keys() - mask_of)]
     alone += [mask_of[s] for s in sorted(mask_of.keys() - image_of)]
@@ -180,9 +180,17 @@ def _flat(source: Path) -> Found:
     return _match_files("flat layout", photographs, masks, find_others(source))
 
 
-def masks_by_stem(masks: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """`by_stem` of the images that masks belong to: `x` of `x_mask.png` where all are named so."""
-    return by_stem(masks, _common_ending(masks))
+def masks_by_stem(
+    masks: Sequence[Path], images: Collection[str] = ()
+) -> tuple[dict[str, Path], list[Path]]:
+    """`by_stem` of the images that masks belong to: `x` of `x_mask.png` where all are named so.
+
+    Args:
+        masks: in order.
+        images: stems; where the masks' whole names are those of more of them, they are left whole.
+    """
+    readings = by_stem(masks, _common_ending(masks)), by_stem(masks)
+    return max(readings, key=lambda reading: len(reading[0].keys() & set(images)))
 
 
 def by_stem(files: Sequence[Path], ending: str = "") -> tuple[dict[str, Path], list[Path]]:

@@ -70,10 +70,11 @@ class ReviewSet:
     def about(self) -> dict[str, Any]:
         """Its name, and the quality figures that its pairs have."""
         with Listing.open(self.folder) as pairs:
-            known = [words.FIGURES[name] for name in pairs.figures() if name in words.FIGURES]
+            names = pairs.figures()
         figures = [
             {"name": figure.name, "title": figure.title, "high_is_bad": figure.high_is_bad}
-            for figure in known
+            for name, figure in words.FIGURES.items()
+            if name in names
         ]
         return {"name": self.folder.resolve().name, "figures": figures}
 
@@ -151,9 +152,11 @@ class ReviewSet:
             RebuiltError: the masks are not those that were seen.
         """
         record, history = self._find(stem)
-        allowed = {*self._layers(record, history), REJECT, LATER, None} - {PICTURE}
-        if wish.choice not in allowed:
-            raise MissingError(f"{stem}: no version is called {wish.choice}")
+        allowed = [*list(self._layers(record, history))[1:], REJECT, LATER]
+        if wish.choice not in (None, *allowed):
+            raise MissingError(
+                f"{stem}: no choice is called {wish.choice}", expected=", ".join(allowed)
+            )
         return self._add(record, wish)
 
     def correct(self, stem: str, png: bytes, wish: Wish) -> dict[str, Any]:
@@ -193,13 +196,19 @@ class ReviewSet:
         return record, history
 
     def _layers(self, record: Record, history: Sequence[Decision]) -> dict[str, Path]:
-        """The photograph and the versions of its mask, in order, the painted ones last."""
-        names = [*versions(record), *(row.choice for row in reversed(history) if row.painted)]
+        """The photograph and the versions of its mask, in order, the painted ones last.
+
+        Those painted before a rebuild at another size no longer fit, and are left out.
+        """
+        painted = [row.choice for row in reversed(history) if row.painted and row.choice]
         paths = {PICTURE: self.folder / record.outputs[IMAGES].path}
-        paths |= {name: version_file(self.folder, record, name) for name in names if name}
+        for name in [*versions(record), *painted]:
+            paths[name] = version_file(self.folder, record, name)
         for path in paths.values():
             pictures.require(path)
-        return paths
+        size = images.read_size(paths[PICTURE]) if painted else None
+        misfits = {name for name in painted if images.read_size(paths[name]) != size}
+        return {name: path for name, path in paths.items() if name not in misfits}
 
     def _thumbnail_stamp(self, record: Record) -> str | None:
         """Changes with the files; None where one is missing, which the grid says in its place."""

@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
-from hqsod import images
-from hqsod.dataset.decisions import CORRECTED, LATER, REJECT, is_painted
-from hqsod.dataset.folders import IMAGES, MASKS, REFINED
+from hqsod import addresses, images
+from hqsod.dataset.decisions import BUILT_NAMES, CORRECTED, LATER, REJECT, is_painted
+from hqsod.dataset.folders import CORRECTED_FOLDER, FINAL_FOLDER, IMAGES, MASKS, REFINED
 from hqsod.dataset.layouts import inspect, masks_by_stem
 from hqsod.dataset.manifest import File, Manifest, Record
 from hqsod.errors import InputError, OutputError
@@ -23,10 +24,15 @@ from hqsod.metrics.regions import mask_iou
 from hqsod.pairs import Pair, match_pair, require_utf8
 from hqsod.progress import progress_bar
 from hqsod.quality.judge import judge
+from hqsod.review.data_set import PICTURE
 
 RECIPE = "linked folders"
+GONE = "its photograph or its mask is gone"
 SETTINGS = {"recipe": RECIPE, "upscaler": "none", "refiner": "none"}
-TAKEN = frozenset({IMAGES, MASKS, REFINED, "upscaled", "refined", CORRECTED, REJECT, LATER})
+TAKEN = frozenset(
+    {IMAGES, MASKS, REFINED, FINAL_FOLDER, CORRECTED_FOLDER, "exports", PICTURE}
+    | {*BUILT_NAMES.values(), CORRECTED, REJECT, LATER}
+)
 
 
 def link(
@@ -42,10 +48,11 @@ def link(
             them overlap is a figure of its own.
 
     Returns:
-        One line for each pair that could not be read.
+        One line for each pair that could not be read, or is gone.
 
     Raises:
-        InputError: a folder is missing, a name is taken, or no photograph has a mask.
+        InputError: a folder is missing, a name is taken, no photograph has a mask, or candidates
+            that `dest` has are not named again.
         OutputError: `dest` cannot be written to or holds something else.
     """
     for name in candidates:
@@ -53,23 +60,14 @@ def link(
     found = inspect(Path(), str(photographs.absolute()), str(masks.absolute()))
     if not found.pairs:
         raise InputError(f"{photographs}, {masks}: no image with a mask of the same name")
-    try:
-        dest.mkdir(parents=True, exist_ok=True)
-        for name, folder in {IMAGES: photographs, MASKS: masks, **candidates}.items():
-            _link(dest / name, folder)
-    except OSError as error:
-        raise OutputError(
-            f"{dest}: {error.strerror}",
-            expected="a folder that can be written to",
-            fix="name another folder for the decisions",
-        ) from error
     work = {pair.stem: {IMAGES: pair.image, MASKS: pair.mask} for pair in found.pairs}
     for name, folder in candidates.items():
-        of_image = masks_by_stem(images.find_images(folder))[0]
+        of_image = masks_by_stem(images.find_images(folder), work)[0]
         if not work.keys() & of_image:
             raise InputError(f"--candidates {name}={folder}: no mask of the same name as another")
         for stem in work.keys() & of_image:
             work[stem][name] = of_image[stem]
+    _link_all(dest, {IMAGES: photographs, MASKS: masks, **candidates})
     return _record_all(dest, work)
 
 
@@ -82,18 +80,39 @@ def _require_new_name(name: str) -> None:
         )
 
 
-def _link(link: Path, folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    if link.is_symlink() and link.resolve() == folder.resolve():
+def _link_all(dest: Path, folders: Mapping[str, Path]) -> None:
+    """Link to all folders, or to none where one does not fit what is there."""
+    others = {path.name: path for path in dest.glob("*") if path.is_symlink() and path.is_dir()}
+    for name in others.keys() - folders.keys() - TAKEN:  # without it all would be undecided again
+        raise InputError(
+            f"{dest}: has candidates {name}, which are not named",
+            expected=f"--candidates {name}={others[name].resolve()}",
+            fix=f"name them too, or remove {others[name]}",
+        )
+    for name, folder in folders.items():
+        _require_free(dest / name, folder)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        for name, folder in folders.items():
+            if not (dest / name).is_symlink():
+                (dest / name).symlink_to(folder.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise OutputError(
+            f"{dest}: {error.strerror}",
+            expected="a folder that can be written to",
+            fix="name another folder for the decisions",
+        ) from error
+
+
+def _require_free(link: Path, folder: Path) -> None:
+    if not link.exists() and not link.is_symlink():
         return
-    if link.exists() or link.is_symlink():
+    if not link.is_symlink() or link.resolve() != folder.resolve():
         raise OutputError(
             f"{link}: already leads to {link.resolve()}",
             expected=f"nothing, or a link to {folder.resolve()}",
             fix="name another folder for the decisions",
         )
-    link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
 def _record_all(dest: Path, work: Mapping[str, Mapping[str, Path]]) -> tuple[str, ...]:
@@ -106,7 +125,9 @@ def _record_all(dest: Path, work: Mapping[str, Mapping[str, Path]]) -> tuple[str
     ):
         manifest.add_recipe(key, SETTINGS)
         known = manifest.latest()
-        for record in pool.map(lambda stem: _record(stem, work[stem], known.get(stem), key), work):
+        gone = [stem for stem in known.keys() - work if known[stem].status == "built"]
+        found = pool.map(lambda stem: _record(stem, work[stem], known.get(stem), key), work)
+        for record in chain((_rejected(stem, key, GONE) for stem in sorted(gone)), found):
             bar.advance()
             if record is None:
                 continue
@@ -118,11 +139,10 @@ def _record_all(dest: Path, work: Mapping[str, Mapping[str, Path]]) -> tuple[str
 
 def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str) -> Record | None:
     """Judge a pair; None where the manifest's record of it still holds."""
-    outputs = {name: _file(name, path) for name, path in files.items()}
-    if known is not None and known.status == "built" and known.outputs == outputs:
-        return None
-    sources = {"image": outputs[IMAGES], "mask": outputs[MASKS]}
     try:
+        outputs = {name: _file(name, path) for name, path in files.items()}
+        if known is not None and known.status == "built" and known.outputs == outputs:
+            return None
         require_utf8(Pair(stem, files[IMAGES], files[MASKS]))
         photograph = images.load_image(files[IMAGES])
         masks = [
@@ -131,7 +151,7 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
             if name != IMAGES
         ]
     except InputError as error:
-        return Record(stem, "rejected", key, sources, notes=str(error))
+        return _rejected(stem, key, str(error))
     first, *others = [pair.mask for pair in masks]
     quality = judge(photograph.pixels, first, first)
     refining = {"iou", "mended", "redrawn"}  # nothing was refined
@@ -142,7 +162,7 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
         stem=stem,
         status="built",
         recipe=key,
-        sources=sources,
+        sources={"image": outputs[IMAGES], "mask": outputs[MASKS]},
         outputs=outputs,
         quality=figures,
         score=quality.score,
@@ -150,6 +170,19 @@ def _record(stem: str, files: Mapping[str, Path], known: Record | None, key: str
     )
 
 
+def _rejected(stem: str, key: str, reason: str) -> Record:
+    return Record(stem, "rejected", key, sources={}, notes=reason)
+
+
 def _file(name: str, path: Path) -> File:
-    data = path.read_bytes()
+    """A file as the manifest tells of it.
+
+    Raises:
+        InputError: it cannot be read, or is a link that `require_path` would refuse.
+    """
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+        raise InputError(
+            f"{path}: a link that leads out of its folder", expected="a file", fix="copy it there"
+        )
+    data = addresses.read_bytes(path)
     return File(f"{name}/{path.name}", hashlib.sha256(data).hexdigest(), len(data))

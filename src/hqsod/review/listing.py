@@ -79,6 +79,7 @@ class Listing:
         with connect(folder) as connection:
             connection.executescript(SCHEMA)
             connection.create_function("digest_of", 1, _digest_of, deterministic=True)
+            connection.create_function("casefold", 1, _casefold, deterministic=True)
             yield cls(connection)
 
     def stems(self, query: Query) -> list[str]:
@@ -88,7 +89,7 @@ class Listing:
         direction = "DESC" if query.figure and query.descending else "ASC"
         rows = self._connection.execute(
             f"""{_PAIRS} SELECT stem FROM pairs
-            WHERE {_WANTED[query.state]} AND instr(lower(stem), lower(:search))
+            WHERE {_WANTED[query.state]} AND instr(casefold(stem), casefold(:search))
               AND (:least IS NULL OR {value} >= :least) AND (:most IS NULL OR {value} <= :most)
             ORDER BY {value} IS NULL, {value} {direction}, stem""",  # noqa: S608 (all constants)
             {
@@ -111,13 +112,18 @@ class Listing:
         ).fetchone()
         return dict(row)
 
-    def figures(self) -> list[str]:
-        """Names of the quality figures that the pairs have."""
-        row = self._connection.execute(
-            "SELECT quality FROM latest WHERE status = 'built' AND quality != '{}' "
-            "AND json_valid(quality) AND json_type(quality) = 'object' LIMIT 1"
-        ).fetchone()
-        return list(json.loads(row["quality"])) if row else []
+    def figures(self) -> set[str]:
+        """Names of the quality figures that any of the pairs has."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT key FROM latest, "
+            "json_each(CASE WHEN json_valid(quality) THEN quality END) "
+            "WHERE status = 'built' AND typeof(key) = 'text'"
+        )
+        return {row["key"] for row in rows}
+
+
+def _casefold(text: object) -> str:
+    return str(text).casefold()  # SQLite's lower() knows ASCII alone
 
 
 @lru_cache(maxsize=20_000)

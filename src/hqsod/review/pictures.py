@@ -14,6 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -44,7 +45,10 @@ class MissingError(InputError):
 
 
 class Cache:
-    """Files made on demand in `folder`, the longest unused removed beyond `limit` bytes."""
+    """Files made on demand in `folder`, the longest unused removed beyond `limit` bytes.
+
+    Where the folder cannot be written to, they are made anew each time.
+    """
 
     def __init__(self, folder: Path, limit: int = CACHE_BYTES) -> None:
         self._folder, self._limit = folder, limit
@@ -68,9 +72,11 @@ class Cache:
             made = make()
             if name not in made:
                 raise MissingError(f"{name}: no such tile")
-            for other, data in made.items():
-                _write(self._folder / other, data)
-        self._account(sum(map(len, made.values())))
+            with suppress(OSError):  # what cannot be kept is shown all the same
+                for other, data in made.items():
+                    _write(self._folder / other, data)
+        with suppress(OSError):
+            self._account(sum(map(len, made.values())))
         return made[name]
 
     def _account(self, added: int) -> None:
@@ -84,9 +90,14 @@ class Cache:
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """Time of last use, size and path of every file that the cache has made."""
-        ours = (path for path in self._folder.iterdir() if _CACHED.fullmatch(path.name))
-        found = [(path, path.lstat()) for path in ours if not path.is_dir()]
-        return [(status.st_mtime, status.st_size, path) for path, status in found]
+        found = []
+        for path in self._folder.iterdir():
+            if not _CACHED.fullmatch(path.name) or path.is_dir():
+                continue
+            with suppress(FileNotFoundError):  # another thread or review has renamed or removed it
+                status = path.lstat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
 
     def _shrink(self) -> int:
         files = sorted(self._files())
@@ -102,9 +113,10 @@ class Cache:
 def _read(path: Path) -> bytes | None:
     try:
         data = path.read_bytes()
-        os.utime(path)
-    except FileNotFoundError:
+    except OSError:  # missing, or in a folder that is somebody else's
         return None
+    with suppress(OSError):
+        os.utime(path)
     return data
 
 
