@@ -130,6 +130,26 @@ def test_patterns_go_into_folders_but_not_in_circles(
         find_inputs(["**.png"])
 
 
+def test_a_pattern_does_not_find_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    grey = np.zeros((2, 2), np.uint8)
+    for name in ("a.png", "b/c.png", "r/out/d.png", "r/out/cutouts/e.png"):
+        save(tmp_path / name, grey)
+    wanted = [tmp_path / "a.png", tmp_path / "b/c.png"]
+    assert list(find_inputs([f"{tmp_path}/**/*.png"], apart=tmp_path / "r/out")) == wanted
+    monkeypatch.chdir(tmp_path)
+    assert len(find_inputs(["**/*.png"], apart=Path("r/out"))) == 2
+    assert len(find_inputs(["b/*.png"], apart=Path("b"))) == 1, "named, not found"
+
+
+def test_files_and_folders_in_the_place_of_the_other_are_told(pictures: list[Path], tmp_path: Path):
+    with pytest.raises(OutputError, match=r"0\.png is a file, not a folder"):
+        find_inputs([str(pictures[1])], apart=pictures[0])
+    (tmp_path / "out" / "3.png").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"3\.png is a folder"):
+        make_each(by_stem(pictures[:5]), Doubling(tmp_path / "out").work)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
 def test_a_link_to_itself_fails_alone(tmp_path: Path):
     save(tmp_path / "good.png", random_picture((4, 5)))
     (tmp_path / "loop.png").symlink_to("loop.png")

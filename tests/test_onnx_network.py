@@ -220,6 +220,12 @@ def test_types_free_sizes_and_batches(dtype: int, shape: tuple, tmp_path: Path):
         assert free(images[0]).shape == (64, 64)
 
 
+def test_the_ending_may_be_in_capitals(tmp_path: Path):
+    path = save_network(tmp_path / "MINE.ONNX")
+    describe(path)
+    assert Predictor(path)(random_picture((9, 9, 3))).shape == (9, 9)
+
+
 def test_another_output_can_be_the_map(tmp_path: Path):
     path = save_network(tmp_path / "mine.onnx")
     assert "so they are logits" in describe(path, "--output", "decoy")

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,14 +27,15 @@ from typer.testing import CliRunner
 import hqsod
 from hqsod import machine, matting, weights
 from hqsod.cli import app
-from hqsod.cutout import cut_out
+from hqsod.cutout import CutOut, cut_out
 from hqsod.decoding import ORIENTATION
 from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_map, read_mask
 from hqsod.inference.onnx_session import open_session
-from hqsod.inference.saliency import DEFAULT, find_weights
+from hqsod.inference.saliency import DEFAULT, find_weights, load_network
+from hqsod.inference.scaling import BILINEAR
 from hqsod.inference.torch_network import TorchNetwork, load_weights
-from hqsod.predict import Predictor, read
+from hqsod.predict import Predictor, Read, _remark, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
 from tests.networks import save_tiny
@@ -178,6 +180,12 @@ def test_settings_that_cannot_be_are_refused(tiny: Path, options: dict, said: st
         Predictor(tiny, **options)(np.zeros((8, 8, 3), np.uint8))
 
 
+def test_a_precision_that_is_none_is_told_without_pytorch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SettingsError, match="--precision fp16; expected auto, float32 or bf16"):
+        load_network(None, "cpu", "fp16")
+
+
 def test_weights_are_found(tiny: Path, tmp_path: Path):
     data, run_folder = tiny.read_bytes(), tmp_path / "run"
     with pytest.raises(WeightsError, match="no-such-weights"):
@@ -191,6 +199,27 @@ def test_weights_are_found(tiny: Path, tmp_path: Path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         assert find_weights(run_folder) == path
+
+
+def test_a_folder_does_not_take_the_place_of_a_network(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shipped = find_weights(None)
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT).mkdir()
+    assert find_weights(None) == find_weights(DEFAULT) == shipped
+    shutil.copy(tiny, f"{DEFAULT}/purnet.safetensors")
+    assert find_weights(f"./{DEFAULT}").name == "purnet.safetensors"
+
+
+@pytest.mark.parametrize("odd", ["~nobody-by-this-name.safetensors", "w" * 300])
+def test_odd_names_of_weights_and_backgrounds_are_told(odd: str, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(WeightsError, match="no such name or file"):
+        find_weights(odd)
+    monkeypatch.setenv(weights.CACHE_VARIABLE, odd)
+    assert weights.cache_folder() == Path(odd)
+    error = CliRunner().invoke(app, ["predict", "a.jpg", "--background", odd]).exception
+    assert "expected a colour" in str(error)
 
 
 def test_out_of_memory_takes_fewer_at_once_and_then_says_what_to_do(
@@ -228,7 +257,8 @@ def test_the_whole_job(tiny: Path, predictor: Predictor, folder: Path, tmp_path:
 
     (folder / "bad.jpg").unlink()
     before = (out / "coffee.png").stat().st_mtime_ns
-    assert run(folder, *options)[0] == 0
+    code, said = run(folder, *options)
+    assert (code, "may be of other weights or options; --overwrite" in said) == (0, True)
     assert (out / "coffee.png").stat().st_mtime_ns == before
     code, said = run(str(folder / "c*.jpg"), *options, "--overwrite", "--batch", 2)
     assert (code, "2 made, 0 kept" in said) == (0, True)
@@ -417,6 +447,13 @@ def test_empty_maps_are_said_and_counted(tiny: Path, tmp_path: Path):
     assert "1 made, 0 kept as they were, 0 failed; nothing salient found in 1" in said
     code, said = run(path, "--weights", tiny, "--out", tmp_path / "high", "--threshold", 0.999)
     assert "nothing salient found in 1" in said
+
+
+def test_that_nothing_is_salient_is_said_of_the_map_that_is_written():
+    grey = np.full((9, 9), 127.1 / 255, np.float32)  # 127 when it is written
+    image = Read(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8), BILINEAR)
+    assert _remark(image, grey, CutOut()) == "nothing salient found"
+    assert _remark(image, grey, CutOut(threshold=0.4)) is None
 
 
 def after_a_fork(work: Callable[[], bytes]) -> bytes:

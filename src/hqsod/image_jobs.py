@@ -6,8 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from glob import has_magic
-from os.path import exists, isdir, realpath  # realpath takes links that lead in circles
+from os.path import exists, expanduser, isdir, isfile, realpath  # realpath takes circles of links
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -33,8 +34,10 @@ class Outcome:
 
     def __str__(self) -> str:
         said = f"{self.made} made, {self.kept} kept as they were, {len(self.failed)} failed"
-        counts = Counter(self.remarks).items()
-        return "; ".join([said, *(f"{remark} in {count}" for remark, count in counts)])
+        remarks = [f"{remark} in {count}" for remark, count in Counter(self.remarks).items()]
+        if self.kept:  # nothing tells what made them
+            remarks.append("what is kept may be of other weights or options; --overwrite renews it")
+        return "; ".join([said, *remarks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Work(Generic[Item, Result]):
         batch: how many are made at once.
         formats: for folders whose results are no PNG, the ending of `hqsod.encoding.FORMATS`.
         beside: files that are read with the images; no result may take their place either.
-        remark: what the user should know of a result, such as that it is empty; None if nothing.
+        remark: what the user should know of a result, such as that it is empty, of what was read
+            and what was made; None if nothing.
     """
 
     description: str
@@ -60,7 +64,7 @@ class Work(Generic[Item, Result]):
     batch: int = 1
     formats: Mapping[Path, str] = field(default_factory=dict)
     beside: Sequence[Path] = ()
-    remark: Callable[[Result], str | None] = lambda _: None
+    remark: Callable[[Item, Result], str | None] = lambda _, __: None
 
 
 def find_inputs(
@@ -76,8 +80,10 @@ def find_inputs(
 
     Raises:
         InputError: an input leads to no image, or two images have the same name.
-        OutputError: a folder of images is where the results go.
+        OutputError: a folder of images is where the results go, or `apart` is a file.
     """
+    if apart and isfile(apart):  # noqa: PTH113 (Path's raises where a name is too long)
+        raise OutputError(f"{apart} is a file, not a folder", fix="choose another for the results")
     found: dict[str, Path] = {}
     for text in inputs:
         for path, name in _behind(text, recursive, apart):
@@ -93,7 +99,7 @@ def find_inputs(
 
 
 def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, str]]:
-    path = _expanded(text)
+    path = Path(expanduser(text))  # noqa: PTH111 (Path's raises where there is no such user)
     if isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
         if apart and realpath(path) == realpath(apart):
             raise OutputError(
@@ -106,18 +112,10 @@ def _behind(text: str, recursive: bool, apart: Path | None) -> list[tuple[Path, 
     elif exists(path) or not has_magic(text):  # noqa: PTH110 (as above)
         found = [(path, path.stem)]  # one that is missing is reported when its turn comes
     else:
-        found = [(match, match.stem) for match in sorted(_matches(path))]
+        found = [(match, match.stem) for match in sorted(_matches(path, apart))]
     if not found:
         raise InputError(f"{text}: no images", expected="an image, a folder of images or a pattern")
     return found
-
-
-def _expanded(text: str) -> Path:
-    """A path whose `~` is the user's home; a name that merely begins with one stays as it is."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
 
 
 def _folders(root: Path, apart: Path | None) -> Iterator[Path]:
@@ -136,17 +134,22 @@ def _name(image: Path, root: Path) -> str:
     return str(image.relative_to(root).parent / image.stem)
 
 
-def _matches(pattern: Path) -> Iterator[Path]:
+def _matches(pattern: Path, apart: Path | None) -> Iterator[Path]:
     """What a pattern finds, except hidden files; `**` does not follow links, which may loop.
+
+    What it finds in the folder of the results is left out, unless it names that folder.
 
     Raises:
         InputError: `**` beside other letters.
     """
-    root = Path(pattern.anchor)
+    root, real = Path(pattern.anchor), cache(realpath)
+    results = real(apart) if apart else None
     try:
         for match in root.glob(str(pattern.relative_to(root))):
             new = set(match.parts) - set(pattern.parts)
-            if not any(part.startswith(".") for part in new):
+            hidden = any(part.startswith(".") for part in new)
+            folders = set(match.parents) - set(pattern.parents)
+            if not hidden and results not in map(real, folders):
                 yield match
     except ValueError as error:
         raise InputError(
@@ -165,10 +168,11 @@ def make_each(
 
     Raises:
         InputError: two images would have the same result.
-        OutputError: a folder cannot be written to, or a result would replace one of the images.
+        OutputError: a folder cannot be written to, or a result would replace one of the images or
+            a folder.
     """
     results = {path: _results(name, work) for path, name in images.items()}
-    _require_images_kept(results, work)
+    _require_nothing_lost(results, work)
     missing = {
         path: {f: draw for f, draw in drawn.items() if overwrite or not exists(f)}  # noqa: PTH110 (as above)
         for path, drawn in results.items()
@@ -183,7 +187,7 @@ def make_each(
     def write(path: Path, item: Item, result: Result) -> str | None:
         for file, draw in missing[path].items():
             write_bytes(file, encode(draw(item, result), file.suffix[1:]))
-        return work.remark(result)
+        return work.remark(item, result)
 
     steps = Steps(work.read, work.make, write, lambda path: bool(missing[path]))
     with progress_bar(count, work.description) as bar:
@@ -206,8 +210,8 @@ def _results(name: str, work: Work[Item, Result]) -> dict[Path, Callable[[Item, 
     }
 
 
-def _require_images_kept(results: Mapping[Path, Iterable[Path]], work: Work[Item, Result]) -> None:
-    """Check that no result would replace a file that is read, or another result.
+def _require_nothing_lost(results: Mapping[Path, Iterable[Path]], work: Work[Item, Result]) -> None:
+    """Check that no result would replace a file that is read, a folder, or another result.
 
     Raises:
         InputError, OutputError: see `make_each`.
@@ -220,5 +224,7 @@ def _require_images_kept(results: Mapping[Path, Iterable[Path]], work: Work[Item
                 raise OutputError(
                     f"{file} is one of the images", fix="choose another folder for the results"
                 )
+            if isdir(file):  # noqa: PTH112 (as above)
+                raise OutputError(f"{file} is a folder", fix="move it away")
             if (other := taken.setdefault(file, path)) != path:
                 raise InputError(f"{other} and {path} would both become {file}", fix="rename one")

@@ -214,10 +214,10 @@ def _levels(image: Read, saliency: Maps) -> Array:
     return (restore(saliency, image.pixels.shape[:2], image.method) * 255).round().astype(np.uint8)
 
 
-def _remark(saliency: Maps, threshold: float | None) -> str | None:
-    """What is said of a map without a salient pixel, by the threshold or that of masks."""
-    least = MASK_THRESHOLD / 255 if threshold is None else threshold
-    return None if saliency.max() > least else "nothing salient found"
+def _remark(image: Read, saliency: Maps, settings: Shaping) -> str | None:
+    """What is said of a map without a salient pixel, as it is written."""
+    written = cutout.shape(_levels(image, saliency), settings)
+    return None if written.max() > MASK_THRESHOLD else "nothing salient found"
 
 
 def predict(
@@ -255,7 +255,7 @@ def predict(
         batch=predictor.batch,
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
         beside=[settings.background] if isinstance(settings.background, Path) else [],
-        remark=partial(_remark, threshold=settings.threshold),
+        remark=partial(_remark, settings=settings),
     )
     return make_each(found, work, overwrite=overwrite)
 

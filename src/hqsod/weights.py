@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from os.path import expanduser, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,15 +78,23 @@ def registry() -> dict[str, WeightFile]:
 def cache_folder() -> Path:
     """The folder of downloaded weights: HQSOD_CACHE, or the system's place for caches."""
     if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder).expanduser()
+        return expanded(folder)
     import pooch  # slow to import, and only this needs it
 
     return Path(pooch.os_cache("hqsod"))
 
 
+def expanded(text: str) -> Path:
+    """A path whose `~` is the user's home; a name that merely begins with one stays as it is.
+
+    By `os.path`, as `isfile` is below: Path's raise for unknown users, and for names too long.
+    """
+    return Path(expanduser(text))  # noqa: PTH111
+
+
 def at_hand(name: str) -> bool:
     """Whether `name` can be used without a download: a path, or a file in the cache or package."""
-    return Path(name).is_file() or (name in registry() and registry()[name].path.is_file())
+    return isfile(name) or (name in registry() and registry()[name].path.is_file())  # noqa: PTH113
 
 
 def describe(name: str) -> str:
@@ -118,8 +127,8 @@ def resolve(name: str, *, offline: bool = False, others: Sequence[str] = ()) -> 
         WeightsError: no such name or file, a hash that differs, or an address out of reach.
     """
     if name not in registry():
-        path = Path(name).expanduser()
-        if not path.is_file():
+        path = expanded(name)
+        if not isfile(path):  # noqa: PTH113
             known = ", ".join((*others, *registry()))
             raise WeightsError(
                 f"weights '{name}': no such name or file", expected=f"a path or one of {known}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,7 +155,7 @@ def _colour_or_path(background: str | None) -> str | Path | None:
 
     if background is None or read_colour(background) is not None:
         return background
-    if not Path(background).is_file():
+    if not isfile(background):  # noqa: PTH113 (Path's raises where a name is too long)
         raise SettingsError(
             f"--background {background}",
             expected="a colour such as white or #ffcc00, or the file of an image",

@@ -52,8 +52,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
             needed and missing.
     """
     machine.require_device_name(device)
-    if precision not in ("auto", *PRECISIONS):
-        raise SettingsError(f"--precision {precision}", expected=f"auto, {' or '.join(PRECISIONS)}")
+    require_precision_name(precision)
     if device.startswith("cuda") or precision == "bf16":
         extras.require("torch", f"--device {device} --precision {precision}")
     if not extras.is_installed("torch") or (precision == "float32" and not wants_gpu(device)):
@@ -63,6 +62,16 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     chosen = torch_devices.choose_device(device)
     dtype = torch_devices.choose_precision(precision, chosen)
     return Runtime(str(chosen), torch_devices.precision_name(dtype))
+
+
+def require_precision_name(name: str) -> None:
+    """Check that `name` is `auto`, `float32` or `bf16`.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if name not in ("auto", *PRECISIONS):
+        raise SettingsError(f"--precision {name}", expected=f"auto, {' or '.join(PRECISIONS)}")
 
 
 def saliency_may_be_onnx(device: str, precision: str) -> bool:
@@ -95,7 +104,7 @@ def find_file(name: str, runtime: Runtime, others: Sequence[str] = ()) -> Path:
     if name in weights.registry() and not weights.at_hand(name):
         require_torch(name, runtime)
     path = weights.resolve(name, others=others)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         raise WeightsError(
             f"{name}: an ONNX file", expected="the weights it was exported from, beside it"
         )

@@ -11,6 +11,7 @@ weights exported. A CPU runs that one: it is faster there, and needs no PyTorch.
 from __future__ import annotations
 
 import json
+from os.path import isdir
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from hqsod.images import Array
 from hqsod.inference.onnx_network import OnnxNetwork
 from hqsod.inference.onnx_preparation import Preparation, file_beside, from_json
 from hqsod.inference.onnx_session import OnnxSession, exported
-from hqsod.inference.runtime import saliency_may_be_onnx
+from hqsod.inference.runtime import require_precision_name, saliency_may_be_onnx
 from hqsod.inference.scaling import Maps
 from hqsod.weights import Origin
 
@@ -74,13 +75,15 @@ def load_network(name: str | Path | None, device: str, precision: str) -> Salien
         SettingsError: a device or precision that is not to be had; PyTorch is needed and missing.
     """
     machine.require_device_name(device)
+    require_precision_name(precision)
     path = find_weights(name)
     named = DEFAULT if name is None else str(name)
     known = named if named in weights.registry() else "/".join(path.parts[-2:])
     origin = Origin(known, weights.sha256(path))
-    if path.suffix == ".onnx" and precision not in ("auto", "float32"):
+    is_onnx = path.suffix.lower() == ".onnx"
+    if is_onnx and precision not in ("auto", "float32"):
         raise SettingsError(f"--precision {precision} with {path.name}", expected="auto or float32")
-    if path.suffix == ".onnx":
+    if is_onnx:
         return OnnxNetwork(OnnxSession(path, device), origin, _preparation(named, path))
     if saliency_may_be_onnx(device, precision) and (graph := exported(path, origin.sha256)):
         return OnnxNetwork(graph, origin)
@@ -106,14 +109,15 @@ def _preparation(name: str, path: Path) -> Preparation | None:
 def find_weights(name: str | Path | None) -> Path:
     """The file behind a name, a path or a run's folder; None stands for the default network.
 
+    A name of the registry is that network, whatever lies in this folder.
+
     Raises:
         WeightsError: there is none.
     """
-    if name is None:
-        name = DEFAULT
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return weights.resolve(str(name))
+    name = DEFAULT if name is None else str(name)
+    folder = weights.expanded(name)
+    if name in weights.registry() or not isdir(folder):  # noqa: PTH112 (see `weights.expanded`)
+        return weights.resolve(name)
     for pattern in RUN_FILES:
         if found := sorted(folder.glob(pattern)):
             return found[-1]
