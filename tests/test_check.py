@@ -103,6 +103,15 @@ def test_near_duplicates_and_images_of_another_set_are_found(tmp_path: Path):
     assert "1 near-duplicate, 2 shared" in answer.stdout
 
 
+def test_images_of_another_set_count_without_masks(tmp_path: Path):
+    ours, theirs = tmp_path / "train", tmp_path / "test"
+    write_pair(ours, "cat")
+    write_pair(theirs, "other")
+    (theirs / "masks" / "other.png").unlink()
+    (shared,) = check(inspect(ours), inspect(theirs)).problems
+    assert (shared.kind, Path(shared.file).name) == ("shared", "cat.png")
+
+
 def test_one_image_with_two_masks_is_a_fault_of_its_own(tmp_path: Path):
     for stem, left in (("a", 0), ("b", 2), ("c", 20)):
         write_pair(tmp_path, stem)

@@ -149,7 +149,12 @@ def _judge_mask(path: Path, mask: Array) -> list[Problem]:
 
 
 def _prints(found: Found) -> list[Print]:
-    """The prints of another data set's images; its own check reports what cannot be read."""
+    """The prints of all images of another data set, those without a mask too.
+
+    Its own check reports what cannot be read.
+    """
+    alone = [Pair(file.stem, file, file) for file in (*found.unpaired, *found.ambiguous)]
+    pairs = [*found.pairs, *alone]
 
     def read(pair: Pair) -> Print | None:
         try:
@@ -157,9 +162,9 @@ def _prints(found: Found) -> list[Print]:
         except InputError:
             return None
 
-    with ThreadPoolExecutor() as pool, progress_bar(len(found.pairs), "comparing") as bar:
+    with ThreadPoolExecutor() as pool, progress_bar(len(pairs), "comparing") as bar:
         prints = []
-        for print_ in pool.map(read, found.pairs):
+        for print_ in pool.map(read, pairs):
             bar.advance()
             if print_ is not None:
                 prints.append(print_)
