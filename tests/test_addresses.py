@@ -169,5 +169,17 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path):
     os.utime(abandoned, (0, 0))
     addresses.write_bytes(tmp_path / "x.png", b"")
     assert {*tmp_path.iterdir()} == {*others, tmp_path / "x.png"}
+    (folder := tmp_path / f".{'c' * 16}.part").mkdir()
     addresses.sweep(tmp_path, age=0)
+    assert folder.is_dir()
     assert not fresh.exists()
+
+
+def test_a_file_that_goes_while_a_folder_is_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a.png").write_bytes(b"abc")
+    listed = [tmp_path / "gone.part", tmp_path / "a.png"]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert addresses.sizes(tmp_path) == {"a.png": 3}

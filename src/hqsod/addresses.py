@@ -100,8 +100,13 @@ def sweep(folder: Path, age: float = ABANDONED) -> None:
     """
     for path in folder.glob(".*.part"):
         with suppress(FileNotFoundError):
-            if PART.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= age:
+            is_folder = path.is_dir() and not path.is_symlink()  # none that we made
+            if PART.fullmatch(path.name) and not is_folder and _age(path) >= age:
                 path.unlink()
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.lstat().st_mtime
 
 
 _sweep_once = cache(sweep)  # for each folder in a process
@@ -165,7 +170,12 @@ def sizes(folder: Path) -> dict[str, int]:
         folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # UPath's
     if not folder.is_dir():
         return {}
-    return {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    found = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # gone meanwhile, as what another process renames
+            if path.is_file():
+                found[path.name] = path.stat().st_size
+    return found
 
 
 def _reason(error: Exception) -> str:
