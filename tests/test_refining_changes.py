@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from hqsod.dataset.manifest import Record
+from hqsod.dataset.folders import MASKS, REFINED
+from hqsod.dataset.manifest import File, Record
 from hqsod.dataset.refining_changes import NEAR, most_changed, redrawn, summarise
 
 
@@ -54,5 +57,8 @@ def test_a_data_set_is_summed_up_in_a_line() -> None:
     assert (changed.masks, changed.changed) == (2, 1)
     assert "1 of 2 masks" in str(changed)
     assert "10.0%" in str(changed)
+    same = {layer: File(f"{layer}/a.png", "0" * 64, 1) for layer in (MASKS, REFINED)}
+    gave_way = summarise([replace(record(0.2, 0.5), outputs=same)])
+    assert (gave_way.changed, gave_way.redrawn, gave_way.iou) == (0, 0, 1)
     unchanged = summarise([record(0, 1.0)])
     assert str(unchanged) == "refining changed none of 1 masks"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hqsod.dataset.folders import IMAGES
 from hqsod.dataset.manifest import Record
 from hqsod.images import Array
 from hqsod.masks import binarise
@@ -43,16 +44,26 @@ class Refining:
 
 def summarise(records: Sequence[Record]) -> Refining | None:
     """What refining did to these pairs; None where there is no refined mask."""
-    figures = [record.quality for record in records if "redrawn" in record.quality]
-    if not figures:
+    refined = [record for record in records if "redrawn" in record.quality]
+    if not refined:
         return None
-    shares = [quality["redrawn"] for quality in figures]
+    figures = [
+        (0.0, 1.0) if _is_unchanged(record) else (record.quality["redrawn"], record.quality["iou"])
+        for record in refined
+    ]
+    shares, overlaps = zip(*figures, strict=True)
     return Refining(
         masks=len(figures),
         changed=sum(share > 0 for share in shares),
         redrawn=float(np.mean(shares)),
-        iou=float(np.mean([quality["iou"] for quality in figures])),
+        iou=float(np.mean(overlaps)),
     )
+
+
+def _is_unchanged(record: Record) -> bool:
+    """Whether the refined mask is the upscaled one, as where a flagged one gave way to it."""
+    masks = {file.sha256 for layer, file in record.outputs.items() if layer != IMAGES}
+    return len(masks) == 1
 
 
 def redrawn(before: Array, after: Array) -> float:
