@@ -128,6 +128,64 @@ def test_another_source_adds_and_replaces_nothing_unasked(source: Path, tmp_path
     assert build(find_pairs(other), dest, load(), replace=True).replaced == 1
 
 
+def test_one_relative_name_in_two_folders_is_two_sources(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other, dest = tmp_path / "b" / "source", tmp_path / "dest"
+    for stem, name in (("a", "coffee"), ("b c", "chelsea")):
+        write_pair(other, stem, name)
+    monkeypatch.chdir(tmp_path)
+    build(find_pairs(Path("source")), dest, load())
+    monkeypatch.chdir(other.parent)
+    with pytest.raises(SettingsError, match="built from other files of the same names"):
+        build(find_pairs(Path("source")), dest, load())
+    with connect(dest) as connection, connection:  # as earlier versions recorded it
+        old = f"replace(sources, '{tmp_path}/', '')"
+        connection.execute(f"UPDATE records SET sources = {old}")
+    with pytest.raises(SettingsError, match="such as source/images/a"):
+        build(find_pairs(Path("source")), dest, load())
+    assert build(find_pairs(source), dest, load()).kept == 4
+
+
+def test_an_image_that_cannot_be_read_lets_no_other_source_in(source: Path, tmp_path: Path):
+    build(find_pairs(source), tmp_path / "dest", load())
+    for stem in ("a", "new"):
+        write_pair(tmp_path / "other", stem)
+    pairs = find_pairs(tmp_path / "other")
+    (tmp_path / "other" / "images" / "a.png").unlink()
+    with pytest.raises(SettingsError, match="4 pairs of another source, and 1 would be added"):
+        build(pairs, tmp_path / "dest", load())
+
+
+def test_masks_that_a_pair_no_longer_has_are_removed(source: Path, tmp_path: Path):
+    pairs, dest = find_pairs(source), tmp_path / "dest"
+    build(pairs, dest, load())
+    build(pairs[1:], dest, load(refiner="none"), replace=True)
+    assert [path.stem for path in (dest / "hq-masks").iterdir()] == [pairs[0].stem]
+    build(pairs, dest, load(refiner="none"), replace=True)
+    assert find_pairs(dest)[0].mask.parent.name == "masks"
+
+
+def test_what_a_full_disk_left_of_the_manifest_is_none(source: Path, tmp_path: Path):
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    (dest / NAME).touch()
+    command = ["build", str(source), str(dest), *FILTERS, "--canvas", "256"]
+    answer = CliRunner().invoke(app, command)
+    assert "4 built" in answer.stdout, answer.output
+    (dest / NAME).write_bytes(b"")
+    with pytest.raises(OutputError, match="and no manifest"):
+        build(find_pairs(source), dest, load())
+
+
+def test_a_readme_of_the_users_stays(source: Path, tmp_path: Path, capsys):
+    build(find_pairs(source), tmp_path, load())
+    (tmp_path / "README.md").write_text("of a project of mine")
+    build(find_pairs(source), tmp_path, load())
+    assert (tmp_path / "README.md").read_text() == "of a project of mine"
+    assert "README.md: not hqsod's" in capsys.readouterr().err
+
+
 def test_a_source_may_move_and_grow(source: Path, tmp_path: Path):
     build(find_pairs(source), tmp_path / "dest", load())
     moved = source.rename(tmp_path / "moved")
@@ -167,6 +225,8 @@ def test_settings_of_a_stranger_are_no_default(source: Path, tmp_path: Path):
     for settings in ("{}", '{"canvas": "1600"}'):
         write(settings)
         assert made_with(tmp_path) is None
+    with Manifest.open(tmp_path) as manifest:
+        card.write(tmp_path, manifest)  # which needs none of them
     write('{"recipe": ["preview"]}')
     with pytest.raises(InputError, match="a recipe is damaged"):
         made_with(tmp_path)
@@ -566,16 +626,27 @@ def test_a_pair_that_cannot_be_read_again_stays_as_it_was_built(source: Path, tm
     image.write_bytes(whole)
     assert build(pairs, dest, load()).kept == 4
     image.write_bytes(b"")
-    build(pairs, dest, load(), replace=True)
+    assert build(pairs, dest, load(), replace=True).rejected == (pairs[0].stem,)
     with Manifest.open(dest) as manifest:
-        assert manifest.latest()[pairs[0].stem].status == "rejected"
+        assert manifest.latest()[pairs[0].stem].status == "built"
 
 
 def test_a_canvas_that_some_images_do_not_fit_voids_none(source: Path, tmp_path: Path):
     pairs, dest = find_pairs(source), tmp_path / "dest"
     build(pairs, dest, load())
-    assert len(build(pairs, dest, load(canvas=64)).rejected) == 4
+    for leave in (False, True):
+        assert len(build(pairs, dest, load(canvas=64), replace=leave).rejected) == 4
     assert build(pairs, dest, load()).kept == 4
+
+
+@pytest.mark.parametrize("canvas", ["8001", "63", "²", "x"])
+def test_a_canvas_that_could_not_be_read_again_is_refused_at_once(
+    source: Path, tmp_path: Path, canvas: str
+):
+    command = ["build", str(source), str(tmp_path / "dest"), *FILTERS, "--canvas", canvas]
+    answer = CliRunner().invoke(app, command)
+    assert isinstance(answer.exception, SettingsError)
+    assert "a side from 64 to 8000 pixels, or none" in str(answer.exception)
 
 
 @pytest.mark.parametrize("name", ["3.45\u202fPM", "a\u3000b"])

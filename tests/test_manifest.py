@@ -47,6 +47,14 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path):
         Manifest.open(tmp_path).__enter__()
 
 
+def test_an_empty_file_is_no_manifest_and_becomes_one(tmp_path: Path):
+    (tmp_path / NAME).touch()  # what a full disk leaves
+    with pytest.raises(InputError, match="build it first"), Manifest.open(tmp_path):
+        pass
+    with Manifest.open(tmp_path, create=True) as manifest:
+        assert manifest.latest() == {}
+
+
 def test_a_damaged_manifest_is_an_error_in_words(tmp_path: Path):
     (tmp_path / NAME).write_bytes(b"not a database" * 100)
     with pytest.raises(OutputError, match="manifest"), Manifest.open(tmp_path) as manifest:
@@ -66,7 +74,7 @@ def folder_with(tmp_path: Path, record: Record) -> Path:
 def outputs(path: str, layer: str = MASKS) -> Record:
     files = {IMAGES: "images/a.png", MASKS: "masks/a.png", layer: path}
     known = {name: File(path, "0" * 64, 1) for name, path in files.items()}
-    return Record("a", "built", "key", {}, outputs=known)
+    return Record("a", "built", "key", RECORD.sources, outputs=known)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,8 @@ PLACED = (
     [
         *(("outputs", text) for text in ("[]", "{}", '{"images": 1}', "[" * 9999)),
         *(("placement", f'{{"canvas":[9,9],"size":{text}}}') for text in PLACED),
-        *(("placement", "[1]"), ("sources", '{"image": {}}'), ("seconds", "{")),
+        *(("placement", "[1]"), ("seconds", "{")),
+        *(("sources", text) for text in ("{}", '{"image": {}}')),
         *(("quality", '{"iou": [1]}'), ("quality", '{"iou": "high"}'), ("score", "high")),
         *(("flagged", 7), ("notes", b"\xff"), ("stem", b"\xff"), ("recipe", b"\xff")),
     ],

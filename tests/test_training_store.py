@@ -121,8 +121,8 @@ def test_the_border_of_a_built_data_set_is_cropped_away(tmp_path: Path, cache: P
     with Manifest.open(tmp_path, create=True) as manifest:
         manifest.add_recipe("key", {})
         outputs = {layer: File(f"{layer}/a.png", "", 1) for layer in ("images", "masks")}
-        record = Record("a", "built", "key", {}, placement=placement, outputs=outputs)
-        manifest.append(record)
+        sources = {kind: File("", "", 1) for kind in ("image", "mask")}
+        manifest.append(Record("a", "built", "key", sources, placement, outputs))
     for masks, value in (("masks", 0), ("hq-masks", 255)):
         example = open_store(find_training_set(tmp_path, None, masks), 32, 20)[0]
         assert (example.image == 200).all()

@@ -41,8 +41,8 @@ class Home:
 
     @property
     def has_manifest(self) -> bool:
-        """Whether there is one."""
-        return (self.folder / NAME).is_file()
+        """Whether there is one; a full disk may have left an empty file."""
+        return bool(addresses.sizes(self.folder).get(NAME))
 
     def save_now(self) -> None:
         """Put the manifest back; on a disk it is there already."""
@@ -70,7 +70,7 @@ def open_home(dest: Path) -> Iterator[Home]:
         return
     with TemporaryDirectory(prefix="hqsod-") as name:
         home = Home(Path(name), dest)
-        if NAME in addresses.sizes(dest):
+        if addresses.sizes(dest).get(NAME):
             (home.folder / NAME).write_bytes(addresses.read_bytes(dest / NAME))
         try:
             yield home
@@ -81,7 +81,7 @@ def open_home(dest: Path) -> Iterator[Home]:
 
 def made_with(dest: Path) -> BuildSettings | None:
     """The settings that the newest pair of a data set was built with; None where there is none."""
-    if NAME not in addresses.sizes(dest):
+    if not addresses.sizes(dest).get(NAME):
         return None
     with TemporaryDirectory(prefix="hqsod-") as name:
         folder = dest

@@ -70,7 +70,7 @@ def hash_files(pair: Pair) -> dict[str, File]:
 
 def _hash_file(path: Path) -> File:
     data = read_bytes(path)
-    return File(str(path), hashlib.sha256(data).hexdigest(), len(data))
+    return File(str(path.absolute()), hashlib.sha256(data).hexdigest(), len(data))
 
 
 def find_placement(size: tuple[int, int], canvas: int | None, name: str) -> Placement:

@@ -108,16 +108,10 @@ def _is_current(
 
 def _is_of_source(task: PairTask, record: Record | None) -> bool:
     """Whether the pair was built from these files before: from these bytes, or at these paths."""
-    if record is None:
+    if record is None or not task.files:
         return False
-    return all(
-        name in record.sources
-        and (
-            record.sources[name].sha256 == file.sha256
-            or Path(record.sources[name].path).absolute() == Path(file.path).absolute()
-        )
-        for name, file in task.files.items()
-    )
+    known = [(record.sources[name], file) for name, file in task.files.items()]
+    return all(old.sha256 == new.sha256 or old.path == new.path for old, new in known)
 
 
 def require_leave(

@@ -7,12 +7,12 @@ Killed at any moment and started again, it does what is missing and ends with th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence, Set
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqsod.addresses import real, sizes
+from hqsod.addresses import is_remote, real, sizes
 from hqsod.building.engines import Engine
 from hqsod.building.home import open_home
 from hqsod.building.pending import Plan, make_plan, require_leave
@@ -36,7 +36,7 @@ class Summary:
         rejected: stems of the pairs that could not be built.
         flagged: stems in the data set whose refined mask a person should look at.
         refining: what refining did to the masks in the data set; None without a refiner.
-        left: stems in the data set that are no longer among the pairs; they stay as they are.
+        left: stems in the data set that are not among the pairs; they stay as they are.
         card: the data set's README.
         sheet: its contact sheet.
     """
@@ -81,11 +81,10 @@ def build(
         home.save_now()  # before the first file, so that it is known as hqsod's
         failed: list[str] = []
         with progress_bar(len(plan.to_build), "building") as bar:
-            kept = {} if replace else plan.earlier
             for record in plan.unreadable:
-                _account(record, manifest, failed, kept)
+                _account(record, manifest, dest, failed, plan.earlier.get(record.stem))
             for record in engine.run(plan.batches, dest):
-                _account(record, manifest, failed, kept)
+                _account(record, manifest, dest, failed, plan.earlier.get(record.stem))
                 bar.advance()
                 home.save()
         records = [record for record in manifest.latest().values() if record.status == "built"]
@@ -123,16 +122,28 @@ def _require_own(dest: Path, pairs: Sequence[Pair], *, known: bool) -> None:
 
 
 def _account(
-    record: Record, manifest: Manifest, failed: list[str], kept: Mapping[str, Record]
+    record: Record, manifest: Manifest, dest: Path, failed: list[str], earlier: Record | None
 ) -> None:
     """Record a pair. One that was built before and cannot be now is told, and stays as it was."""
-    if record.status == "built" or record.stem not in kept:
+    if record.status == "built" or earlier is None:
         manifest.append(record)
     if record.status == "rejected":
         failed.append(record.stem)
         note(f"rejected: {record.notes}")
-    elif record.notes:
+        return
+    if record.notes:
         note(f"converted: {record.notes}")
+    if earlier is not None:
+        _remove_layers(dest, record.stem, earlier.outputs.keys() - record.outputs.keys())
+
+
+def _remove_layers(dest: Path, stem: str, layers: Set[str]) -> None:
+    """Remove what a pair no longer has: who reads the folders would take old masks for its own."""
+    for folder in (dest / layer for layer in LAYERS if layer in layers):
+        (folder / f"{stem}.png").unlink(missing_ok=True)
+        if not is_remote(folder):
+            with suppress(OSError):  # it holds others
+                folder.rmdir()
 
 
 def _summary(

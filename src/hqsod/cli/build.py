@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -231,9 +232,7 @@ def _say(summary: Summary, source: Path, dest: Path) -> None:
         warning = "" if summary.refining.changed else "warning: "
         typer.echo(f"{warning}{summary.refining}", err=bool(warning))
     if summary.left:
-        typer.echo(
-            f"in {dest} but no longer in {source}, kept as they are: {_listed(summary.left)}"
-        )
+        typer.echo(f"in {dest} but not in {source}, kept as they are: {_listed(summary.left)}")
     typer.echo(f"card: {summary.card}\ncontact sheet: {summary.sheet}")
 
 
@@ -273,6 +272,11 @@ def _canvas(text: str | None) -> int | Literal["none"] | None:
         return None
     if text == "none":
         return "none"
-    if not text.isdigit() or not 64 <= int(text) <= 16384:
-        raise SettingsError(f"--canvas {text}", expected="a side from 64 to 16384 pixels, or none")
+    from hqsod.decoding import MAX_PIXELS
+
+    most = isqrt(MAX_PIXELS)  # what is larger would not be read again
+    if not text.isdecimal() or not 64 <= int(text) <= most:
+        raise SettingsError(
+            f"--canvas {text}", expected=f"a side from 64 to {most} pixels, or none"
+        )
     return int(text)

@@ -16,10 +16,11 @@ from hqsod.dataset.decisions import Decisions
 from hqsod.dataset.folders import FINAL_FOLDER, IMAGES, MASKS, REFINED
 from hqsod.dataset.manifest import Manifest, Record
 from hqsod.errors import printable
+from hqsod.progress import note
 from hqsod.weights import WeightFile, registry
 
 CARD, SHEET = "README.md", "contact-sheet.jpg"
-MADE_WITH = "Made with hqsod"
+SIGNED = MADE_WITH, EXPORTED_WITH = "Made with hqsod", "Exported with hqsod"
 
 # The hub's names for how large a data set is, from the largest number of pairs down.
 SIZES = (
@@ -34,7 +35,7 @@ NETWORKS = ("upscaler", "refiner", "predictor")  # of a recipe's settings
 
 
 def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
-    """Write card and contact sheet of the data set in `folder`.
+    """Write card and contact sheet of the data set in `folder`; a README of the user's stays.
 
     Returns:
         The paths of both.
@@ -50,16 +51,25 @@ def write(folder: Path, manifest: Manifest) -> tuple[Path, Path]:
         review,
     )
     text = "\n".join(section for section in sections if section)
-    write_bytes(card, text.encode("utf-8", "backslashreplace"))
+    write_readme(folder, text)
     if built:
         write_bytes(sheet, encoding.encode_jpeg(contact_sheet(folder, built)))
     return card, sheet
 
 
+def write_readme(folder: Path, text: str) -> None:
+    """Write the card in `folder`, unless somebody's own README is there, which is told."""
+    path = folder / CARD
+    if path.exists() and not is_ours(folder):
+        note(f"{path}: not hqsod's, so it stays as it is; remove it to have the card")
+    else:
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def is_ours(folder: Path) -> bool:
     """Whether a folder has a card of hqsod's, and not somebody's own README."""
     path = folder / CARD
-    return path.is_file() and MADE_WITH.encode() in path.read_bytes()
+    return path.is_file() and any(words.encode() in path.read_bytes() for words in SIGNED)
 
 
 def front_matter(pairs: int, files: Mapping[str, str] | None = None) -> str:
@@ -164,7 +174,8 @@ for path in sorted(Path("{IMAGES}").glob("*.png")):  # in this folder
 
 def _recipe(recipe: dict[str, Any]) -> str:
     rows = "\n".join(f"| {key} | {'none' if v in (None, '') else v} |" for key, v in recipe.items())
-    return f"## Recipe `{recipe['recipe']}`\n\n| setting | value |\n| --- | --- |\n{rows}"
+    name = recipe.get("recipe", "unknown")
+    return f"## Recipe `{name}`\n\n| setting | value |\n| --- | --- |\n{rows}"
 
 
 def _flagged(records: Sequence[Record]) -> str:

@@ -116,7 +116,7 @@ def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connectio
     """
     path = folder / NAME
     _require_own(folder)
-    if not create and not path.is_file():
+    if not create and not (path.is_file() and path.stat().st_size):
         raise InputError(
             f"{folder}: no {NAME}", expected="a data set made by hqsod build", fix="build it first"
         )
@@ -127,7 +127,7 @@ def connect(folder: Path, *, create: bool = False) -> Iterator[sqlite3.Connectio
         if unknown := _schema(connection) - _own_schema():
             raise _strange(path, f"holds {sorted(name for name, _ in unknown)[0]!r}")
         if create:
-            connection.executescript(SCHEMA)
+            connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")  # whole or not at all
         yield connection
 
 
@@ -278,6 +278,7 @@ def _record(row: sqlite3.Row, folder: Path) -> Record:
             require_path(folder, file.path)
         if record.status == "built":
             _ = record.outputs[IMAGES], record.outputs[MASKS]
+            _ = record.sources["image"], record.sources["mask"]
     return record
 
 

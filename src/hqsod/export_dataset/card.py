@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hqsod import __version__
-from hqsod.addresses import read_bytes, write_bytes
-from hqsod.dataset.card import CARD, front_matter, without_front_matter
+from hqsod.addresses import read_bytes
+from hqsod.dataset import card
 from hqsod.dataset.folders import own_path
 from hqsod.export_dataset.formats import FORMATS
 
@@ -37,7 +37,7 @@ LOADING["parquet"] = LOADING["imagefolder"]
 
 
 def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks: str) -> None:
-    """Write the README.md of the export in `folder`.
+    """Write the README.md of the export in `folder`; one of the user's stays.
 
     Args:
         folder: of the export.
@@ -49,16 +49,16 @@ def write_card(folder: Path, dest: Path, form: str, pairs: dict[str, int], masks
     pattern = FORMATS[form].files
     files = {split: pattern.format(split=split) for split in pairs} if pattern else {}
     counts = ", ".join(f"{count} in `{split}`" for split, count in pairs.items())
-    of_source, body = own_path(dest, CARD), f"# {dest.resolve().name}\n"
+    of_source, body = own_path(dest, card.CARD), f"# {dest.resolve().name}\n"
     if of_source.is_file():
         body = read_bytes(of_source).decode(errors="replace")
     sections = (
-        front_matter(sum(pairs.values()), files),
-        f"Exported with hqsod {__version__} as {form}: {counts}; masks: {masks}. The name of a "
+        card.front_matter(sum(pairs.values()), files),
+        f"{card.EXPORTED_WITH} {__version__} as {form}: {counts}; masks: {masks}. The name of a "
         f"pair alone decides its split. Each pair has {COLUMNS}.",
         f"## Loading\n\n```python\nfolder = {f'./{folder.resolve().name}'!r}  # from beside it\n"
         f"{LOADING[form]}\n```",
         f"What follows is the card of the data set that this was exported from.\n\n"
-        f"{without_front_matter(body)}",
+        f"{card.without_front_matter(body)}",
     )
-    write_bytes(folder / CARD, "\n\n".join(sections).encode("utf-8", "backslashreplace"))
+    card.write_readme(folder, "\n\n".join(sections))
