@@ -31,7 +31,7 @@ import hqsod
 from hqsod import cli, extras, weights
 from hqsod.cutout import CutOut, Shaping
 from hqsod.decoding import FORMATS
-from hqsod.errors import InputError, WeightsError
+from hqsod.errors import InputError, SettingsError, WeightsError
 from hqsod.inference.saliency import SaliencyNetwork, load_network
 from hqsod.inference.scaling import Maps
 from hqsod.predict import Predictor, predict_one
@@ -50,7 +50,7 @@ from hqsod.serve.app import create_service  # noqa: E402
 from hqsod.serve.asked import CutOutAsked, MapAsked  # noqa: E402
 from hqsod.serve.forms import files_in  # noqa: E402
 from hqsod.serve.limits import DEFAULTS, Limits  # noqa: E402
-from hqsod.web import connections, guard  # noqa: E402
+from hqsod.web import connections, guard, refusals  # noqa: E402
 from tests.test_web import answers_as_described  # noqa: E402
 
 SECONDS = 60  # after which a test has failed
@@ -368,11 +368,26 @@ def test_a_failure_is_its_batchs_alone(network: SaliencyNetwork) -> None:
         status, reason = client.refused(photo())
         assert (status, "RuntimeError" in reason) == (500, True)
         status, _, answer = client.get("/health")
-        assert (status, "the device is gone" in json.loads(answer)["error"]) == (503, True)
+        assert (status, "RuntimeError" in json.loads(answer)["error"]) == (503, True)
         predictor.error = None
         assert client.post("/saliency", photo())[0] == 200
         assert client.get("/health")[0] == 200
         assert client.metric("hqsod_requests_total", path="/saliency", status="500") == 1
+
+
+def test_a_failure_that_names_files_is_told_to_the_log_alone(
+    network: SaliencyNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, told = Watched(network), list[str]()
+    monkeypatch.setattr(refusals.LOG, "error", lambda text, *values: told.append(text % values))
+    predictor.error = WeightsError("/secret/a.onnx: no numbers")
+    with serving(predictor) as client:
+        status, reason = client.refused(photo())
+        health = client.get("/health")
+    assert (status, health[0], told) == (500, 503, ["/secret/a.onnx: no numbers"])
+    for said in (reason, health[2].decode()):
+        assert "(WeightsError); its log says how" in said
+        assert "secret" not in said
 
 
 # ---- within limits
@@ -431,6 +446,21 @@ def test_who_left_is_not_worked_for(network: SaliencyNetwork) -> None:
         until(lambda: client.metric("hqsod_requests_total", status="499") == 6)
 
 
+def test_it_ends_though_the_network_does_not(
+    network: SaliencyNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "END_SECONDS", 1)
+    predictor = Watched(network)
+    with serving(predictor) as client:
+        predictor.gate.clear()
+        connection = client.half_a_request(photo())
+        until(lambda: predictor.batches == [1])
+        start = time.monotonic()
+    assert time.monotonic() - start < SECONDS / 2
+    predictor.gate.set()
+    connection.close()
+
+
 def test_a_picture_must_arrive_in_time(
     network: SaliencyNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,11 +503,15 @@ def test_bodies_that_have_not_arrived_take_no_place(network: SaliencyNetwork) ->
 def test_bodies_that_are_arriving_are_bounded_together(network: SaliencyNetwork) -> None:
     limits = Limits(places=1, body=300_000)
     with serving(Watched(network), limits) as client, ExitStack() as stack:
-        for _ in range(2):
-            stack.enter_context(closing(client.half_a_request(bytes(300_000), 140_000)))
-        until(lambda: client.refused(bytes(100_000))[0] == 503)
-    with serving(Watched(network), limits) as client:
+        first = stack.enter_context(closing(client.half_a_request(bytes(300_000), 140_000)))
+        assert client.get("/health")[0] == 200  # so that the first is there first
+        second = stack.enter_context(closing(client.half_a_request(bytes(300_000), 140_000)))
+        assert client.post("/saliency", photo())[0] == 200, "slow bodies keep nobody out"
         assert client.refused(bytes(100_000))[0] == 422
+        status, text = answered(first)
+        assert (status, b"the slowest; try again" in text) == (503, True)
+        second.sendall(bytes(160_000))
+        assert answered(second)[0] == 422, "which it may be once it is whole"
 
 
 def form(*fields: tuple[str, bytes]) -> tuple[bytes, str]:
@@ -617,6 +651,12 @@ def test_the_address_that_is_printed_carries_any_token(network: SaliencyNetwork)
     with serving(Watched(network), token=token) as client:
         url = urlsplit(guard.Address("127.0.0.1", 80, token).url)
         assert client.get(f"{url.path}?{url.query}")[0] == 303
+
+
+@pytest.mark.parametrize("token", ["schl\u00fcssel", "two words", "line\n"])
+def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
+    with pytest.raises(SettingsError, match="visible ASCII"):
+        connections.listen("127.0.0.1", 0, token)
 
 
 @pytest.mark.parametrize("given", ["", None])

@@ -28,7 +28,7 @@ from hqsod.serve.limits import Limits
 from hqsod.serve.metrics import Measured
 from hqsod.serve.service import Service
 from hqsod.web.guard import Address, Guard
-from hqsod.web.refusals import answer_errors, described
+from hqsod.web.refusals import answer_errors, described, logged
 
 # What refusals mean. The guard's can come from anywhere, the others where images are sent.
 GUARDS = {
@@ -88,7 +88,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    answer_errors(app)
+    answer_errors(app, discreet=True)
     _add_images(app, service)
     _add_watching(app, service)
     page = str(resources.files("hqsod.serve") / "page")
@@ -159,7 +159,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     async def health() -> Health:
         """Fails once the network has failed on a batch, until a batch succeeds."""
         if service.failure is not None:
-            raise HTTPException(503, service.failure)
+            raise HTTPException(503, logged(service.failure))
         return about
 
     text: dict[int | str, dict[str, Any]] = {

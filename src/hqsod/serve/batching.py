@@ -45,7 +45,7 @@ class Batcher:
         largest: int,
         observe: Callable[[int, float], None],
     ) -> None:
-        self.failure: str | None = None
+        self.failure: Exception | None = None
         self.pace = 0.0
         self._network, self._largest, self._observe = network, largest, observe
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
@@ -63,11 +63,14 @@ class Batcher:
     async def run(self) -> None:
         """Work until cancelled."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "network") as thread:
+        thread = ThreadPoolExecutor(1, "network")
+        try:
             while True:
                 batch = await self._next()
                 images = [waiting.prepared for waiting in batch]
                 await self._answer(batch, loop.run_in_executor(thread, self._network, images))
+        finally:
+            thread.shutdown(wait=False)  # nobody waits for its batch any more
 
     async def _next(self) -> list[_Waiting]:
         """At least one image, whose client is still there, and what others have come."""
@@ -87,7 +90,7 @@ class Batcher:
         try:
             maps = await computing
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = error
             for waiting in batch:
                 if not waiting.result.done():
                     waiting.result.set_exception(error)

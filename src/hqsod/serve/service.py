@@ -57,7 +57,7 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
         self.in_progress = 0
-        self._arriving = 0  # bytes of bodies that are not whole yet
+        self._arriving: dict[asyncio.Timeout, int] = {}  # bytes of bodies that are not whole yet
         self.metrics = Metrics(lambda: self.in_progress)
         self._batcher = Batcher(predictor.maps, predictor.batch, self._observe)
         self._pool = ThreadPoolExecutor(THREADS, "images")
@@ -69,7 +69,7 @@ class Service:
         self._decoded = asyncio.Semaphore(2 * predictor.batch + THREADS)
 
     @property
-    def failure(self) -> str | None:
+    def failure(self) -> Exception | None:
         """Why the last images got no map; None if they did."""
         return self._batcher.failure
 
@@ -93,37 +93,32 @@ class Service:
             asked: how it is drawn.
 
         Raises:
-            HTTPException: 503, no place is free; 422, settings that do not go together.
+            HTTPException: 503, no place is free, or see `_parts`; 422, settings that do not go
+                together.
             InputError: it is no image that can be read, or has too many pixels.
             ClientDisconnect: nobody waits for the answer any more.
             SettingsError: see `SaliencyNetwork` and `cut_out`.
         """
-        self._require(self.in_progress < self.limits.places)  # refused before the body is read
+        self._require_place()  # refused before the body is read
         sent = await self._files(request)
-        self._require(self.in_progress < self.limits.places)
+        self._require_place()
         self.in_progress += 1
         try:
             return await _until_left(request, self._make(sent, kind, asked))
         finally:
             self.in_progress -= 1
 
-    def _require(self, room: bool) -> None:
-        if not room:
-            wait = min(max(1, math.ceil(self.in_progress * self._batcher.pace)), LONGEST_WAIT)
-            reason = f"all {self.limits.places} places are taken; try again in {wait} s"
-            raise HTTPException(503, reason, {"Retry-After": str(wait)})
+    def _require_place(self) -> None:
+        if self.in_progress >= self.limits.places:
+            raise self._busy(f"all {self.limits.places} places are taken")
+
+    def _busy(self, reason: str) -> HTTPException:
+        wait = min(max(1, math.ceil(self.in_progress * self._batcher.pace)), LONGEST_WAIT)
+        return HTTPException(503, f"{reason}; try again in {wait} s", {"Retry-After": str(wait)})
 
     async def _files(self, request: Request) -> Sent:
         """What a request's body holds, once all of it is there."""
-        parts: list[bytes] = []
-        try:
-            async for part in request.stream():
-                parts.append(part)
-                self._arriving += len(part)
-                self._require(self._arriving <= self.limits.places * self.limits.body)
-        finally:
-            self._arriving -= sum(map(len, parts))
-        body = b"".join(parts)
+        body = b"".join(await self._parts(request))
         kind = request.headers.get("content-type", "")
         sent = (
             files_in(body, kind) if kind.lower().startswith("multipart/form-data") else Sent(body)
@@ -131,6 +126,33 @@ class Service:
         if not sent.image:
             raise InputError("an empty body", expected="an image's file as the request's body")
         return sent
+
+    async def _parts(self, request: Request) -> list[bytes]:
+        """A body in parts.
+
+        Raises:
+            HTTPException: 503, it was the slowest when too much was arriving.
+        """
+        parts: list[bytes] = []
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                async for part in request.stream():
+                    parts.append(part)
+                    self._arriving[patience] = self._arriving.get(patience, 0) + len(part)
+                    self._end_slowest()
+        except TimeoutError:
+            raise self._busy("too much is arriving, and this was the slowest") from None
+        finally:
+            self._arriving.pop(patience, None)
+        return parts
+
+    def _end_slowest(self) -> None:
+        """Refuse the bodies that began to arrive first, while too many bytes are arriving."""
+        while sum(self._arriving.values()) > self.limits.places * self.limits.body:
+            slowest = next(iter(self._arriving))
+            del self._arriving[slowest]
+            slowest.reschedule(asyncio.get_running_loop().time())
 
     async def _make(self, sent: Sent, kind: str, asked: MapAsked) -> Response:
         slow = asked.refine or (isinstance(asked, CutOutAsked) and asked.matting)

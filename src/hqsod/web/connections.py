@@ -42,8 +42,12 @@ def listen(host: str, port: int, token: str | None = None) -> tuple[socket.socke
         token: secret to ask for; None for a new one, or for none on a loopback address.
 
     Raises:
-        SettingsError: the address cannot be bound to.
+        SettingsError: the address cannot be bound to, or no header can carry the token.
     """
+    if token and not all("!" <= letter <= "~" for letter in token):
+        raise SettingsError(
+            "a token that no header can carry", expected="visible ASCII, without spaces"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio does not see that it is: answers would wait 40 ms for the client's
     # delayed acknowledgement.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from hqsod.errors import HqsodError, InputError
 
 CLIENT_LEFT = 499  # as nginx counts it; nobody receives it
+LOG = logging.getLogger("uvicorn.error")  # where the server prints tracebacks
 
 
 class Problem(BaseModel):
@@ -36,8 +38,18 @@ def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -
     return JSONResponse({"error": readable}, status, headers)
 
 
-def answer_errors(app: FastAPI) -> None:
-    """Make every refusal and every failure of `app` a status and a sentence."""
+def logged(error: Exception) -> str:
+    """What is told of an error that the server's log has."""
+    return f"the server failed ({type(error).__name__}); its log says how"
+
+
+def answer_errors(app: FastAPI, *, discreet: bool = False) -> None:
+    """Make every refusal and every failure of `app` a status and a sentence.
+
+    Args:
+        app: the server.
+        discreet: whether failures are told to its log alone, as they may name files of the machine.
+    """
 
     @app.exception_handler(HTTPException)
     def refused(_: Request, error: HTTPException) -> Response:
@@ -55,11 +67,16 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HqsodError)
     def failed(_: Request, error: HqsodError) -> Response:
-        return refuse(422 if isinstance(error, InputError) else 500, str(error))
+        if isinstance(error, InputError):
+            return refuse(422, str(error))
+        if not discreet:
+            return refuse(500, str(error))
+        LOG.error("%s", error)
+        return refuse(500, logged(error))
 
     @app.exception_handler(Exception)  # the server prints its traceback
     def broken(_: Request, error: Exception) -> Response:
-        return refuse(500, f"the server failed ({type(error).__name__}); its log says how")
+        return refuse(500, logged(error))
 
     @app.exception_handler(ClientDisconnect)
     def left(_: Request, __: ClientDisconnect) -> Response:
