@@ -204,6 +204,25 @@ def test_what_is_not_ours_is_left_alone(applied: Path, tmp_path: Path) -> None:
         export_dataset(applied, "webdataset", tmp_path / "out")
     with pytest.raises(SettingsError, match="csv"):
         export_dataset(applied, "csv", tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("of a project of mine")
+    export_dataset(applied, "imagefolder", tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "of a project of mine"
+
+
+def test_an_export_of_another_data_set_is_not_replaced(applied: Path, tmp_path: Path) -> None:
+    export_dataset(applied, "coco", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(OutputError, match="holds an export of another data set"):
+        export_dataset(built(tmp_path / "other", 3, size=32), "coco", tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    moved = applied.rename(tmp_path / "moved")
+    with Manifest.open(moved) as manifest:
+        manifest.append(manifest.latest()["pair_0000"])
+    assert export_dataset(moved, "coco", tmp_path / "out").written == 0
+    told = json.loads((tmp_path / "out" / "export.json").read_text())
+    del told["data_set"]  # as earlier versions wrote it
+    (tmp_path / "out" / "export.json").write_text(json.dumps(told))
+    assert export_dataset(moved, "coco", tmp_path / "out").written == 0
 
 
 OUTSIDE = ("{outside}", "../outside", "data/train/../../../outside", "data", "data/train", ".", "")
@@ -302,7 +321,10 @@ def test_a_mask_that_coco_cannot_read_costs_only_its_pair(tmp_path: Path) -> Non
     assert "pair_0000.png: levels 90" in done.failed[0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "coco", "shards": 3}', "[" * 9999])
+SHARDS = [f'{{"format": "coco", "shards": {shards}}}' for shards in ("3", "[[1, 2]]")]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", *SHARDS, "[" * 9999])
 def test_a_damaged_list_of_shards_is_told(applied: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "export.json").write_text(text)

@@ -9,6 +9,7 @@ obey, and each row is checked when it is read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -217,6 +218,12 @@ class Manifest:
     def _settings(self, row: sqlite3.Row) -> dict[str, Any]:
         with damage_told(self.folder, "a recipe"):
             return _SETTINGS.validate_json(row["settings"])
+
+    def identity(self) -> str:
+        """A short digest that stays while the data set grows, changes and moves."""
+        first = "SELECT made, stem, sources, outputs FROM records ORDER BY id LIMIT 1"
+        told = repr(tuple(self._connection.execute(first).fetchone() or ()))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def append(self, record: Record) -> None:
         """Commit one record; what it names is on disk already."""

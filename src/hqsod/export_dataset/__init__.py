@@ -13,14 +13,16 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from hqsod.addresses import sweep, write_bytes
 from hqsod.dataset.folders import own_path
 from hqsod.dataset.holdout import split
 from hqsod.dataset.lock import sole_run
-from hqsod.dataset.manifest import connect
+from hqsod.dataset.manifest import Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
 from hqsod.export_dataset.card import write_card
 from hqsod.export_dataset.formats import FORMATS, TRAIN, VALIDATION, Format
@@ -30,6 +32,24 @@ from hqsod.progress import progress_bar
 PAIRS_IN_SHARD = 250  # about half a gigabyte of 1600 x 1600 pairs
 VALIDATION_SHARE = 0.05  # what `hqsod train` holds out by itself
 STATE = "export.json"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a folder holds.
+
+    Attributes:
+        format: of the export.
+        shards: the finished ones, with their digests.
+        data_set: the identity of the one it is of; empty where an earlier version did not say.
+    """
+
+    format: str
+    shards: dict[str, str]
+    data_set: str = ""
+
+
+_STATE = TypeAdapter(State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +104,20 @@ def export_dataset(
         folder = own_path(dest, f"exports/{form}")
     # Nothing changes in a data set that cannot be written to, and it has no place for a lock. What
     # is no data set is refused before a lock is left there.
-    with connect(dest), sole_run(dest) if os.access(dest, os.W_OK) else nullcontext():
-        finished = _open_state(folder, form)
+    lock = sole_run(dest) if os.access(dest, os.W_OK) else nullcontext()
+    with Manifest.open(dest) as manifest, lock:
+        state = _open_state(folder, form, manifest.identity())
         items = find_items(dest, decode=FORMATS[form].reads_masks)
         splits = _split(items.found, validation)
         planned: dict[str, Sequence[Item]] = {}
         for name, content in splits.items():
             planned |= FORMATS[form].plan(name, content, pairs_in_shard)
-        gone = finished.keys() - planned.keys()
-        finished = {shard: digest for shard, digest in finished.items() if shard in planned}
-        _save_state(folder, form, finished)  # what is about to be removed is no longer vouched for
+        gone = state.shards.keys() - planned.keys()
+        for shard in gone:
+            del state.shards[shard]
+        _save_state(folder, state)  # what is about to be removed is no longer vouched for
         _remove(folder, gone)
-        written = _write_shards(folder, form, planned, finished)
+        written = _write_shards(folder, state, planned)
         counts = {name: len(content) for name, content in splits.items()}
         write_card(folder, dest, form, counts, items.masks)
     return Exported(folder, counts, len(planned), written, items.masks, items.stale, items.failed)
@@ -108,62 +130,71 @@ def _split(items: Sequence[Item], validation: float) -> dict[str, list[Item]]:
     return {name: content for name, content in splits.items() if content}
 
 
-def _write_shards(
-    folder: Path, form: str, planned: dict[str, Sequence[Item]], finished: dict[str, str]
-) -> int:
+def _write_shards(folder: Path, state: State, planned: dict[str, Sequence[Item]]) -> int:
     """Write the shards that are missing or differ; returns how many these were."""
-    shards = dict(finished)
-    written = 0
-    with progress_bar(len(planned), f"exporting {form}", "shards") as bar:
+    shards, written = state.shards, 0
+    with progress_bar(len(planned), f"exporting {state.format}", "shards") as bar:
         for shard, content in planned.items():
             digest = hashlib.sha256("".join(item.digest for item in content).encode()).hexdigest()
             if shards.get(shard) != digest or not (folder / shard).exists():
                 if shards.pop(shard, None):
-                    _save_state(folder, form, shards)
-                _write_whole(folder, shard, content, FORMATS[form])
+                    _save_state(folder, state)
+                _write_whole(folder, shard, content, FORMATS[state.format])
                 shards[shard] = digest
-                _save_state(folder, form, shards)
+                _save_state(folder, state)
                 written += 1
             bar.advance()
     return written
 
 
-def _open_state(folder: Path, form: str) -> dict[str, str]:
-    """Shards that an earlier run finished, with their digests."""
-    state = folder / STATE
+def _open_state(folder: Path, form: str, data_set: str) -> State:
+    """What an earlier run left in the folder."""
     sweep(folder, age=0)  # what a kill left of the state
-    if not state.is_file():
+    if not (folder / STATE).is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise OutputError(
                 f"{folder}: holds other files",
                 expected="an empty folder",
                 fix="choose another folder",
             )
-        _save_state(folder, form, {})
-        return {}
-    try:
-        told = json.loads(state.read_text(encoding="utf-8"))
-        found, shards = told["format"], dict(told["shards"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        _save_state(folder, state := State(form, {}, data_set))
+        return state
+    state = _read_state(folder / STATE)
+    if state.format != form:
         raise OutputError(
-            f"{state}: cannot be read",
+            f"{folder}: holds {state.format}", expected=form, fix="choose another folder"
+        )
+    if state.data_set not in ("", data_set):
+        raise OutputError(
+            f"{folder}: holds an export of another data set",
+            expected="one of this data set, or an empty folder",
+            fix="choose another folder",
+        )
+    return replace(state, data_set=data_set)
+
+
+def _read_state(path: Path) -> State:
+    try:
+        state = _STATE.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise OutputError(
+            f"{path}: cannot be read",
             expected="the list of an export's shards",
             fix="choose another folder",
         ) from error
-    if found != form:
-        raise OutputError(f"{folder}: holds {found}", expected=form, fix="choose another folder")
-    for shard in shards:  # a data set may come from a stranger, and what is named here is removed
-        if not FORMATS[form].names(shard):
+    form = FORMATS.get(state.format)
+    for shard in state.shards:  # a stranger may have named it, and what is named here is removed
+        if form and not form.names(shard):
             raise OutputError(
-                f"{state}: names {shard}",
-                expected=f"shards such as {FORMATS[form].shard.format(split=TRAIN, number=0)}",
+                f"{path}: names {shard}",
+                expected=f"shards such as {form.shard.format(split=TRAIN, number=0)}",
                 fix="choose another folder",
             )
-    return shards
+    return state
 
 
-def _save_state(folder: Path, form: str, shards: dict[str, str]) -> None:
-    text = json.dumps({"format": form, "shards": shards}, indent=1, sort_keys=True)
+def _save_state(folder: Path, state: State) -> None:
+    text = json.dumps(asdict(state), indent=1, sort_keys=True)
     write_bytes(folder / STATE, text.encode())
 
 
