@@ -15,7 +15,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
-from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx.helper import (
+    make_graph,
+    make_model,
+    make_node,
+    make_opsetid,
+    make_tensor_value_info,
+    set_model_props,
+)
 from onnx.numpy_helper import from_array
 from PIL import Image
 from typer.testing import CliRunner
@@ -29,6 +36,7 @@ from hqsod.dataset.citations import citations
 from hqsod.errors import SettingsError, WeightsError
 from hqsod.images import read_map
 from hqsod.inference.runtime import Runtime
+from hqsod.inference.upscaler import load_upscaler
 from hqsod.predict import Predictor, draw, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
@@ -253,6 +261,31 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(network: dict, said: str, 
     with pytest.raises(WeightsError, match=said):
         describe(path)
     assert not (tmp_path / "mine.onnx.json").exists()
+
+
+def test_a_graph_that_gives_nothing_is_refused(tmp_path: Path):
+    path = save_network(tmp_path / "mine.onnx")
+    model = onnx.load(path)
+    model.graph.ClearField("output")
+    onnx.save(model, path)
+    with pytest.raises(WeightsError, match="it gives nothing; expected an output"):
+        describe(path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "said"),
+    [("0", UINT8, "scale '0'; expected a number above 0"), ("1", FLOAT, "own.onnx: ")],
+)
+def test_an_upscaler_of_anybody_is_checked(scale: str, dtype: int, said: str, tmp_path: Path):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"only its hash counts")
+    ports = [make_tensor_value_info(name, dtype, ("b", "h", "w", 3)) for name in "xy"]
+    graph = make_graph([make_node("Identity", ["x"], ["y"])], "own", ports[:1], ports[1:])
+    model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
+    set_model_props(model, {"weights": weights.sha256(own), "scale": scale})
+    onnx.save(model, tmp_path / "own.onnx")
+    with pytest.raises(WeightsError, match=said):
+        load_upscaler(str(own), Runtime())([random_picture((9, 9, 3))])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hqsod import weights
+from hqsod import download, weights
 from hqsod.cli import app
-from hqsod.errors import InputError, WeightsError
+from hqsod.errors import InputError, OutputError, WeightsError
 
 DATA = bytes(range(256)) * 20_000
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -119,6 +119,15 @@ def test_an_address_does_not_spoil_the_next(publish, bad: str):
     toy = publish(bad, "/file")
     assert weights.resolve("toy").read_bytes() == DATA
     assert {file.name for file in toy.path.parent.iterdir()} <= {"toy.pth", "toy.pth.lock"}
+
+
+@pytest.mark.parametrize("part", [True, False])
+def test_a_cache_that_cannot_be_written_to_is_told(publish, part: bool):
+    toy = publish("/file")
+    taken = download._part(toy.path, toy.urls[0]) if part else toy.path.with_name("toy.pth.lock")
+    taken.mkdir(parents=True)
+    with pytest.raises(OutputError, match="set HQSOD_CACHE to another folder"):
+        weights.resolve("toy")
 
 
 def test_offline_says_what_to_put_where(publish, asked: list[str]):

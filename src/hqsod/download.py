@@ -42,29 +42,39 @@ def fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
 
     Returns:
         Why each address failed; `path` exists unless there is one reason for each.
+
+    Raises:
+        OutputError: the folder cannot be written to, or is full.
     """
     pooch.get_logger().setLevel(logging.WARNING)
+    lock = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # where that cannot be, FileLock may wait for ever
+        with FileLock(lock):  # two processes, one download
+            return _fetch(urls, path, digest, size)
     except OSError as error:
         raise OutputError(
-            f"{path.parent}: {error.strerror}", fix="set HQSOD_CACHE to another folder"
+            f"{path.parent}: {error.strerror or error}",
+            fix="set HQSOD_CACHE to another folder",
         ) from error
+
+
+def _fetch(urls: Sequence[str], path: Path, digest: str, size: int) -> list[str]:
     reasons: list[str] = []
-    with FileLock(path.with_name(path.name + ".lock")):  # two processes, one download
-        for url in urls:
-            resume = _Resume(_part(path, url), size)
-            try:
-                pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
-            except requests.RequestException as error:
-                reasons.append(f"{url} is out of reach ({type(error).__name__})")
-            except ValueError:  # what Pooch raises for another hash
-                resume.part.unlink(missing_ok=True)
-                reasons.append(f"{url} sent a file with another hash")
-            else:
-                for other in urls:
-                    _part(path, other).unlink(missing_ok=True)
-                break
+    for url in urls:
+        resume = _Resume(_part(path, url), size)
+        try:
+            pooch.retrieve(url, digest, path.name, path.parent, downloader=resume)
+        except requests.RequestException as error:
+            reasons.append(f"{url} is out of reach ({type(error).__name__})")
+        except ValueError:  # what Pooch raises for another hash
+            resume.part.unlink(missing_ok=True)
+            reasons.append(f"{url} sent a file with another hash")
+        else:
+            for other in urls:
+                _part(path, other).unlink(missing_ok=True)
+            break
     return reasons
 
 

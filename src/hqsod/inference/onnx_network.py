@@ -163,6 +163,8 @@ def _size(path: Path, told: int | None, sizes: range) -> int:
 def _output(path: Path, session: InferenceSession, told: str | None) -> str:
     """The name of the output that is the map, the first if none is told."""
     names = [port.name for port in session.get_outputs()]
+    if not names:
+        raise WeightsError(f"{path}: it gives nothing", expected="an output that is the map")
     if told is not None and told not in names:
         raise WeightsError(f"{path}: output {told!r}", expected=f"one of {', '.join(names)}")
     return names[0] if told is None else told

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from hqsod import extras, machine
 from hqsod.errors import SettingsError, WeightsError
+from hqsod.inference.memory import is_out_of_memory
 from hqsod.progress import console
 
 if TYPE_CHECKING:
@@ -68,24 +69,37 @@ class OnnxSession:
         return self.about.get("weights", "").endswith(digest)
 
     def number(self, name: str) -> int:
-        """A number that the file tells of its network.
+        """A number above 0 that the file tells of its network.
 
         Raises:
             WeightsError: it tells none.
         """
         told = self.about.get(name, "")
-        if not told.isdecimal() or len(told) > DIGITS:
+        if not told.isdecimal() or len(told) > DIGITS or not int(told):
             raise WeightsError(
                 f"{self.path}: {name} {told[:20]!r}",
-                expected="a number, as hqsod export writes it",
+                expected="a number above 0, as hqsod export writes it",
                 fix="export it again",
             )
         return int(told)
 
     def __call__(self, *arrays: Any) -> Any:
-        """The graph's output for its inputs, in order; see `hqsod.models.passes`."""
+        """The graph's output for its inputs, in order; see `hqsod.models.passes`.
+
+        Raises:
+            WeightsError: it takes others.
+        """
         names = [port.name for port in self.here.get_inputs()]
-        return self.here.run(None, dict(zip(names, arrays, strict=True)))[0]
+        try:
+            return self.here.run(None, dict(zip(names, arrays, strict=True)))[0]
+        except Exception as error:  # its errors share no base class
+            if is_out_of_memory(error):
+                raise
+            raise WeightsError(
+                f"{self.path}: {first_line(error)}",
+                expected="a network as hqsod export writes it",
+                fix="export it again",
+            ) from error
 
 
 def exported(path: Path, digest: str, part: str = "") -> OnnxSession | None:
