@@ -13,6 +13,7 @@ from filelock import FileLock
 from hqsod import addresses
 from hqsod.building import home
 from hqsod.building.pipeline import build
+from hqsod.dataset.folders import LAYERS
 from hqsod.dataset.layouts import find_pairs
 from hqsod.dataset.manifest import NAME, Manifest
 from hqsod.errors import InputError, OutputError, SettingsError
@@ -53,6 +54,9 @@ def test_the_same_from_and_to_a_store(source: Path, store: Path, tmp_path: Path)
     (store / "built" / "masks" / "a.png").unlink()
     summary = build(pairs, store / "built", load())
     assert (summary.built, summary.kept) == (1, 2)
+    build(pairs, store / "built", load(refiner="none"), replace=True)
+    held = [len(addresses.sizes(store / "built" / layer)) for layer in LAYERS]
+    assert held == [3, 3, 0]
 
 
 def test_a_kill_costs_what_was_not_put_back(
