@@ -218,6 +218,17 @@ def test_s_measure_loss_is_one_less_the_measure(seed: int) -> None:
     assert loss.item() == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_s_measure_loss_of_masks_without_a_contour(value: int) -> None:
+    mask = np.full((16, 16), value, np.uint8)
+    levels = np.full((16, 16), 51, np.uint8)
+    levels[0] = 102
+    logits = torch.logit(torch.from_numpy(levels / 255))[None, None]
+    loss = s_measure_loss(logits, torch.from_numpy(mask / 255)[None, None])
+    mean = levels.mean() / 255
+    assert loss.item() == pytest.approx(mean if value == 0 else 1 - mean, abs=1e-6)
+
+
 def test_unlabelled_pixels_belong_to_no_superpixel() -> None:
     maps = torch.arange(12.0).view(1, 1, 3, 4)
     labels = torch.tensor([[[0, 0, -1, -1], [0, 0, -1, -1], [2, 2, 2, 2]]])

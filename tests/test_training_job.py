@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from hqsod.cli import app
-from hqsod.errors import SettingsError, TrainingError, WeightsError
+from hqsod.dataset.lock import sole_run
+from hqsod.errors import OutputError, SettingsError, TrainingError, WeightsError
 from hqsod.models.purnet import load_purnet
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan, read_plan
@@ -40,6 +41,29 @@ def test_a_start_of_another_backbone_says_what_to_set(tmp_path: Path) -> None:
         WeightsError, match=r"stage1\.start = efficientnet-lite0.*network\.backbone"
     ):
         train(plan, tmp_path / "run")
+
+
+def test_one_run_at_a_time_and_the_last_stage_counts(
+    source: Path, cache: Path, tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"data": source, "device": "cpu", "precision": "float32"}
+    recipe = read_recipe("quick", [*CHANGES, *(f"stage{n}.steps=1" for n in (1, 2, 3))])
+    out = tmp_path / "run"
+    with sole_run(out), pytest.raises(OutputError, match="another run is at work"):
+        train(TrainingPlan(recipe=recipe, **how), out)
+    whole = train(TrainingPlan(recipe=recipe, **how), out).weights.read_bytes()
+    first = TrainingPlan(recipe=recipe, stages=(1,), **how)
+    assert train(first, out, resume=True).weights.read_bytes() == whole
+
+
+def test_a_batch_that_no_process_can_share_is_refused_before_any_stage(
+    source: Path, tmp_path: Path
+) -> None:
+    recipe = read_recipe("quick", [*CHANGES, "stage3.batch=3"])
+    plan = TrainingPlan(data=source, recipe=recipe, device="cpu", precision="float32", accumulate=2)
+    with pytest.raises(SettingsError, match="a batch of 3"):
+        train(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

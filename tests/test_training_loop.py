@@ -96,6 +96,15 @@ def test_a_loss_that_is_not_finite_names_the_batch() -> None:
         assert parameter.equal(before[name]) or parameter.isnan().all()
 
 
+def test_weights_that_a_last_step_ruined_are_not_kept() -> None:
+    trainer, _ = purnet_trainer(Accelerator(cpu=True), Noise())
+    trainer.require_finite()
+    with torch.no_grad():
+        next(trainer.kept.parameters()).fill_(math.inf)
+    with pytest.raises(TrainingError, match="at step 0 is not finite"):
+        trainer.require_finite()
+
+
 def test_a_batch_must_go_around() -> None:
     accelerator = Accelerator(cpu=True)
     settings = LoopSettings(steps=1, batch=3, rates={"extractor": 1.0})

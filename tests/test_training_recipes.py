@@ -85,7 +85,7 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
         ("stage1.bogus=3", "stage1.bogus; expected a setting that exists"),
         (
             "stage1.step=3",
-            "stage1.step; expected a setting that exists; the closest settings are steps",
+            "stage1.step; expected a setting that exists; the closest settings are stage1.steps",
         ),
         ("network.backbone=resnet9", "'efficientnet-lite0', 'efficientnet-lite2' or 'light'"),
         (
@@ -93,6 +93,10 @@ def test_bad_recipes_are_refused(source: str, changes: list[str], message: str) 
             "no learning rate for promotion, which is not used without attention",
         ),
         ("data.size=8", "greater than or equal to 32"),
+        ("steps=3", "the closest settings are stage[123].steps"),
+        ("stage2.start=stage3", "stage2 to start from an earlier stage, not stage3"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("optimizer.clip=inf", "finite number"),
         ("stage1.rates={}", "at least 1 item"),
         ("data.augmentation.scale=[1.5, 0.8]", "the lower end first"),
     ],
@@ -110,6 +114,7 @@ def test_a_recipe_that_cannot_be_is_refused_at_once(change: str, said: str) -> N
         ("refiner", "damage.factors=[]", "at least 1 item"),
         ("refiner", "damage.iou=[0.9, 0.5]", "the lower end first"),
         ("upscaler", "degradation.quality=[90, 40]", "the lower end first"),
+        ("upscaler", "network.scale=0", "sizes of at least 1"),
         ("upscaler", "degradation.noise=[-1, 2]", "greater than or equal to 0"),
     ],
 )

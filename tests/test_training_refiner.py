@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,13 @@ from hqsod.training.damaged_pairs import TARGET, Damage, DamagedMasks, held_out_
 from hqsod.training.job import train
 from hqsod.training.plan import TrainingPlan
 from hqsod.training.recipes import TrainingRecipe, read_recipe
-from hqsod.training.refiner import RefinerRecipe, RefinerTask, refinement_loss, stages
+from hqsod.training.refiner import (
+    RefinerRecipe,
+    RefinerTask,
+    divide_pairs,
+    refinement_loss,
+    stages,
+)
 from hqsod.training.task import DataFolders, Prepared
 
 from .conftest import save
@@ -152,6 +159,30 @@ def test_the_job_whole(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(network.extractor.state_dict()[name], tensor.float())
     with pytest.raises(WeightsError, match="of widths"):
         prepared(again.model_copy(update={"widths": (8, 16)}), folder)
+
+
+def test_it_goes_on_from_the_refiner_that_ships(folder: Path) -> None:
+    """As docs/training.md has it; that file holds another step's network too."""
+    recipe = read_recipe("refiner", ["start=hqsod-refiner-small"])
+    assert isinstance(recipe, RefinerRecipe)
+    shipped = weights.load(weights.resolve("hqsod-refiner-small"))
+    for name, tensor in prepared(recipe, folder).task.network.state_dict().items():
+        assert torch.equal(tensor, shipped[f"mending.{name}"].to(tensor.dtype))
+
+
+def test_masks_of_a_built_data_set_are_named_alone(folder: Path) -> None:
+    (folder / "masks").rename(folder / "hq-masks")
+    pairs = divide_pairs(DataFolders(folder, masks="hq-masks"), 0.1)
+    assert {pair.mask.parent.name for pair in pairs.usable} == {"hq-masks"}
+
+
+def test_held_out_masks_without_an_object_are_no_error(folder: Path) -> None:
+    for file in (folder / "masks").iterdir():
+        save(file, np.zeros((96, 112), np.uint8))
+    task = prepared(read_recipe("refiner", SHORT), folder).task
+    validation = task.validate(deepcopy(task.network).eval())
+    assert validation is not None
+    assert np.isfinite(validation.error)
 
 
 @pytest.mark.parametrize(

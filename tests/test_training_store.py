@@ -127,6 +127,10 @@ def test_the_border_of_a_built_data_set_is_cropped_away(tmp_path: Path, cache: P
         example = open_store(find_training_set(tmp_path, None, masks), 32, 20)[0]
         assert (example.image == 200).all()
         assert (example.mask == value).all()
+    (tmp_path / "outer").mkdir()
+    for part in ("images", "masks", "hq-masks", "manifest.sqlite"):
+        (tmp_path / part).rename(tmp_path / "outer" / part)
+    assert find_training_set(tmp_path).placements, "of a folder that holds this data set alone"
 
 
 def test_a_split_depends_on_names_alone() -> None:

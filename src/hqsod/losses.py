@@ -162,8 +162,9 @@ def s_measure_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     It asks for maps that are even inside and outside the object and have its structure in the
     quadrants around its centre of mass; not in PurNet's paper (Fan et al., "Structure-measure",
-    ICCV 2017, equations 2 to 6). The similarity in the quadrants has the constants of SSIM, so
-    that one without an object pulls no harder the emptier its map is.
+    ICCV 2017, equations 2 to 6). An empty mask asks for 1 - mean saliency, a full one for the mean,
+    as the measure does. The similarity in the quadrants has the constants of SSIM, which bound its
+    gradient where a quadrant has no object; around small objects it differs from the measure's.
 
     Args:
         logits: (B, C, H, W).
@@ -180,15 +181,18 @@ def s_measure_loss(logits: Tensor, target: Tensor) -> Tensor:
         pixels, sums = parts.flatten(3).flatten(1, 2).mT, (*saliency.shape[:2], 2, 4)
         total, squares = ((x @ pixels).view(sums) for x in (saliency, saliency.square()))
         objects = _evenness(size.sum(3), total.sum(3), squares.sum(3))
-        return 1 - (objects + _similarity(size, total, squares)).mean(0) / 2
+        measure = (objects + _similarity(size, total, squares)) / 2
+        share, mean = target.mean((2, 3)), saliency.mean(2)
+        measure = torch.where(share == 0, 1 - mean, torch.where(share == 1, mean, measure))
+        return 1 - measure.mean(0)
 
 
 def _quadrants(mask: Tensor) -> Tensor:
     """(B, 1, H, W) to 0 or 1, (B, 4, H, W): the parts around the centre of mass."""
     rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape[2:])
-    area = mask.sum((2, 3)).clamp_min(1)
-    above = rows <= (mask.sum(3) * rows).sum(2, keepdim=True) / area[..., None]
-    left = columns <= (mask.sum(2) * columns).sum(2, keepdim=True) / area[..., None]
+    area = mask.sum((2, 3), keepdim=True)[..., 0].clamp_min(VARIANCE_FLOOR)
+    above = rows <= ((mask.sum(3) * rows).sum(2, keepdim=True) / area).round()
+    left = columns <= ((mask.sum(2) * columns).sum(2, keepdim=True) / area).round()
     halves = [torch.cat([half, ~half], 1).float() for half in (above, left)]
     return torch.einsum("byh,bxw->byxhw", *halves).flatten(1, 2)
 
@@ -276,7 +280,8 @@ def rectification_loss(logits: Tensor, error: Tensor, targets: Targets) -> dict[
 
     The error map is trained towards mask minus saliency map, that map held constant, after both are
     brought from [-1, 1] to [0, 1]. This one starts from probabilities, as published: where a tanh
-    has saturated, the logarithm is held at -100 and the gradient is 0.
+    has saturated, the logarithm is held at -100 and the gradient is 0; just before that, for errors
+    of 8.4 to 9.05 where -1 is wanted, it is thousands of times too large.
 
     Args:
         logits: (B, C, H, W) of the saliency maps.

@@ -32,7 +32,7 @@ Data = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="purnet (the default), quick, light, upscaler, refiner, contour, or a file.",
+        help="purnet (the default), quick, purnet-light, upscaler, refiner, contour, or a file.",
     ),
 ]
 Stages = Annotated[str | None, typer.Option(help="Stages to train, such as 1,2; all by default.")]

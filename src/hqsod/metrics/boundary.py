@@ -1,7 +1,8 @@
 """Scores of the boundary alone: mean boundary accuracy, boundary IoU, multi-scale IoU.
 
-Each cuts the map at `threshold` of 255, without stretching. A ground truth that is empty or full
-has no boundary; such a pair scores 1 where map and ground truth are equal, else 0.
+Each cuts the map at `threshold` of 255, without stretching. With an empty ground truth a pair
+scores 1 where the map is empty too, else 0; `mba`, to which the image's edge is no boundary, does
+likewise with a full one. `msiou` is 1 for every map of an empty ground truth, as published.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def msiou(pair: Comparison, threshold: int = SALIENT_FROM) -> float:
     for _ in range(10):
         shares.append((np.count_nonzero(ours & theirs) + 1) / (np.count_nonzero(theirs) + 1))
         ours, theirs = _halve(ours), _halve(theirs)
-    return (sum(shares) - (shares[0] + shares[-1]) / 2) / (len(shares) - 1)
+    return float((sum(shares) - (shares[0] + shares[-1]) / 2) / (len(shares) - 1))
 
 
 def _binary(pair: Comparison, threshold: int) -> _Mask:

@@ -37,6 +37,10 @@ class UpscalerSizes:
     blocks: int
     scale: int = 4
 
+    def __post_init__(self) -> None:
+        if min(self.features, self.blocks, self.scale) < 1:
+            raise ValueError(f"sizes of at least 1, not {self}")
+
 
 class SmallUpscaler(nn.Module):
     """The network; `config` holds its sizes."""

@@ -66,9 +66,11 @@ def find_training_set(
         image_folder = "images"
     pairs = find_pairs(folder, image_folder, mask_folder)
     unpaired = inspect(folder, image_folder, mask_folder).unpaired
-    if not (folder / MANIFEST).is_file():
+    inner = pairs[0].image.parent.parent  # where `folder` holds nothing but a data set
+    built = next((f for f in (folder, inner) if (f / MANIFEST).is_file()), None)
+    if built is None:
         return TrainingSet(pairs, {}, unpaired)
-    with Manifest.open(folder) as manifest:
+    with Manifest.open(built) as manifest:
         latest = manifest.latest()
     placements = {stem: r.placement for stem, r in latest.items() if r.placement is not None}
     return TrainingSet(pairs, placements, unpaired)

@@ -7,6 +7,7 @@ Each stage has a folder of its own in the run's folder. What is done is not done
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from hqsod.addresses import write_bytes
+from hqsod.dataset.lock import sole_run
 from hqsod.errors import SettingsError, TrainingError
 from hqsod.inference.torch_devices import choose_device, choose_precision
 from hqsod.progress import console
@@ -57,13 +59,23 @@ def train(plan: TrainingPlan, out: Path, *, resume: bool = False) -> TrainingRes
         resume: go on in a folder that holds a run of the same plan.
 
     Raises:
-        SettingsError: `out` holds a run and `resume` is false, or holds one of another plan; or
-            the recipe has no use for an option.
+        SettingsError: `out` holds a run and `resume` is false, or holds one of another plan; the
+            processes cannot share a stage's batch; or the recipe has no use for an option.
         TrainingError: a loss that is not finite, or images that were not learned.
+        OutputError: another run is at work in `out`.
         InputError, OutputError, WeightsError: as the parts say.
     """
     stages = _stages(plan, out)
     accelerator = _accelerator(plan)
+    for stage in stages:
+        loop.share(stage.settings, accelerator)  # refused now, and not when its turn comes
+    with sole_run(out) if accelerator.is_main_process else nullcontext():
+        return _train(plan, stages, out, accelerator, resume)
+
+
+def _train(
+    plan: TrainingPlan, stages: list[Stage], out: Path, accelerator: Accelerator, resume: bool
+) -> TrainingResult:
     if accelerator.is_main_process and (before := read_plan(out)) is not None:
         if not resume:
             raise SettingsError(
@@ -81,10 +93,12 @@ def train(plan: TrainingPlan, out: Path, *, resume: bool = False) -> TrainingRes
             plan.write(out)  # once its data has been found
             _tell(stage.name, prepared, first=stage is stages[0])
         loop.run(prepared.task, stage.settings, out / stage.name, accelerator)
-    last, final = out / stages[-1].name, out / f"{plan.recipe.task}.safetensors"
     if plan.overfit:
-        _require_learned(last)
+        _require_learned(out / stages[-1].name)
+    final = out / f"{plan.recipe.task}.safetensors"
     if accelerator.is_main_process:
+        every = [out / stage.name for stage in _every_stage(plan, out)]
+        last = [folder for folder in every if (folder / "weights.safetensors").is_file()][-1]
         best = last / "best.safetensors"
         chosen = best if best.is_file() else last / "weights.safetensors"
         write_bytes(final, chosen.read_bytes())
@@ -100,7 +114,7 @@ def _stages(plan: TrainingPlan, out: Path) -> list[Stage]:
             expected=f"a recipe for {', '.join(CAN_OVERFIT)}",
             fix="leave it out; --set loop.steps=200 makes a training short",
         )
-    every = STAGES[task](plan.recipe, plan.folders, out)
+    every = _every_stage(plan, out)
     numbers = range(1, len(every) + 1)
     wanted = tuple(numbers) if plan.stages is None else plan.stages
     if not wanted or list(wanted) != sorted(set(wanted)) or not set(wanted) <= set(numbers):
@@ -112,6 +126,10 @@ def _stages(plan: TrainingPlan, out: Path) -> list[Stage]:
     if not plan.overfit:
         return chosen
     return [s._replace(settings=s.settings.for_overfitting(plan.overfit)) for s in chosen]
+
+
+def _every_stage(plan: TrainingPlan, out: Path) -> list[Stage]:
+    return STAGES[plan.recipe.task](plan.recipe, plan.folders, out)
 
 
 def _accelerator(plan: TrainingPlan) -> Accelerator:

@@ -49,7 +49,7 @@ def run(task: TrainingTask, settings: LoopSettings, folder: Path, accelerator: A
     Raises:
         SettingsError: nothing to train on, a batch that the processes cannot share, or a part that
             does not exist.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss or weights that are not finite.
         WeightsError: the newest checkpoint in `folder` is damaged, or of another network.
         OutputError: `folder` cannot be written to.
     """
@@ -86,16 +86,27 @@ def _batches(task: TrainingTask, settings: LoopSettings, accelerator: Accelerato
             fix="add images, lower the recipe's holdout with --set, or name a data set for "
             "--validation",
         )
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    each = share(settings, accelerator)
+    return Batches(task.data, each, settings.seed, rank, processes, accelerator.device)
+
+
+def share(settings: LoopSettings, accelerator: Accelerator) -> int:
+    """How many images of a batch a process shows at a time.
+
+    Raises:
+        SettingsError: the processes cannot share it.
+    """
     processes, parts = accelerator.num_processes, accelerator.gradient_accumulation_steps
-    share, rest = divmod(settings.batch, processes * parts)
+    together: int = processes * parts
+    each, rest = divmod(settings.batch, together)
     if rest:
         raise SettingsError(
             f"a batch of {settings.batch} for {processes} processes in {parts} parts each",
-            expected=f"a multiple of {processes * parts}",
+            expected=f"a multiple of {together}",
             fix="change batch, the number of processes or --accumulate",
         )
-    rank = accelerator.process_index
-    return Batches(task.data, share, settings.seed, rank, processes, accelerator.device)
+    return each
 
 
 def _write_due(trainer: Trainer, folder: Path, journal: Journal | None) -> str:
@@ -111,6 +122,7 @@ def _write_due(trainer: Trainer, folder: Path, journal: Journal | None) -> str:
             journal.write(step, values)
     if step % pace.validation == 0 or step % pace.checkpoint == 0 or last:
         trainer.agree_on_buffers()
+        trainer.require_finite()
     if journal is not None and (step % pace.validation == 0 or last):
         validation = trainer.validate()
         if validation is not None:

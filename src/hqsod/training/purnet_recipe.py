@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hqsod.training.settings import LoopSettings, Optimizer, Pace, Range, Rate, Section, Share
+from hqsod.training.settings import LoopSettings, Optimizer, Pace, Range, Rate, Section, Seed, Share
 
 BackboneName = Literal["resnet50", "vgg16", "efficientnet-lite0", "efficientnet-lite2", "light"]
 Attention = Literal["promotion", "rectification"]
@@ -126,15 +126,17 @@ class PurNetRecipe(Section):
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     pace: Pace = Pace()
-    seed: int = 0
+    seed: Seed = 0
     double_sigmoid: bool = False
     stage1: PurNetStage
     stage2: PurNetStage
     stage3: PurNetStage | None = None
 
     @model_validator(mode="after")
-    def _trains_something(self) -> PurNetRecipe:
+    def _consistent(self) -> PurNetRecipe:
         for name, stage in self.stages.items():
+            if name <= stage.start in self.stages:
+                raise ValueError(f"{name} to start from an earlier stage, not {stage.start}")
             if not _trained(stage, self.attention(name)):
                 raise ValueError(f"a learning rate for a part that {name} has")
         return self

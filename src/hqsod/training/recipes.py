@@ -68,7 +68,7 @@ def _refusal(source: str, kind: type[TrainingRecipe], error: ValidationError) ->
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "the recipe"
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(str(first["loc"][-1]), _names(kind), n=3, cutoff=0.4)
+        near = get_close_matches(key, _names(kind.model_json_schema()), n=3, cutoff=0.4)
         return SettingsError(
             f"recipe {source}: {key}",
             expected="a setting that exists",
@@ -81,11 +81,15 @@ def _refusal(source: str, kind: type[TrainingRecipe], error: ValidationError) ->
     return SettingsError(f"recipe {source}: {got}", expected=expected)
 
 
-def _names(kind: type[TrainingRecipe]) -> list[str]:
-    """The settings of a recipe and of its tables."""
-    schema = kind.model_json_schema()
-    tables = (schema, *schema.get("$defs", {}).values())
-    return sorted({name for table in tables for name in table.get("properties", ())})
+def _names(schema: Mapping[str, Any], table: str = "root") -> list[str]:
+    """The settings of a recipe and of its tables, `table.key`, from its schema."""
+    here = schema if table == "root" else schema["$defs"][table]
+    names = []
+    for name, value in here.get("properties", {}).items():
+        inner = [part["$ref"] for part in (value, *value.get("anyOf", ())) if "$ref" in part]
+        tables = [ref.rpartition("/")[2] for ref in inner]
+        names += [f"{name}.{key}" for each in tables for key in _names(schema, each)] or [name]
+    return names
 
 
 def _read_toml(source: str) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from hqsod import metrics, weights
 from hqsod.dataset.holdout import split
-from hqsod.dataset.layouts import find_pairs, inspect
 from hqsod.errors import InputError
 from hqsod.images import Array
-from hqsod.inference.torch_refiner import mending_step
+from hqsod.inference.small_refiner import MENDING
+from hqsod.inference.torch_refiner import mending_step, part_of
 from hqsod.losses import iou_loss
 from hqsod.masks import binarise
 from hqsod.metrics.regions import mask_iou
@@ -39,6 +39,7 @@ from hqsod.models.loading import fitting
 from hqsod.pairs import Pair, read_pair
 from hqsod.training.batches import Batch
 from hqsod.training.damaged_pairs import Damage, DamagedMasks, held_out_cases
+from hqsod.training.examples import find_training_set
 from hqsod.training.settings import LoopSettings, Section
 from hqsod.training.sheets import is_shown, sheet
 from hqsod.training.task import DataFolders, Objective, Prepared, Stage, Validation
@@ -121,14 +122,15 @@ def divide_pairs(folders: DataFolders, holdout: float) -> DividedPairs:
     Raises:
         InputError: no pairs, or none of them can be used.
     """
-    usable, rejected = find_usable(folders.data, folders.images, folders.masks)
+    found = find_training_set(folders.data, folders.images, folders.masks)
+    usable, rejected = find_usable(folders.data, found.pairs)
     if folders.validation is None:
         usable, held_out = split(usable, holdout)
     else:
-        held_out, others = find_usable(folders.validation, None, None)
-        rejected |= others
-    unpaired = inspect(folders.data, folders.images, folders.masks).unpaired
-    return DividedPairs(usable, held_out, rejected, unpaired)
+        others = find_training_set(folders.validation)
+        held_out, unusable = find_usable(folders.validation, others.pairs)
+        rejected |= unusable
+    return DividedPairs(usable, held_out, rejected, found.unpaired)
 
 
 def _start(recipe: RefinerRecipe) -> CompactRefiner:
@@ -137,7 +139,7 @@ def _start(recipe: RefinerRecipe) -> CompactRefiner:
     network = CompactRefiner(recipe.widths)
     if recipe.start == "random":
         return network
-    state = weights.load(weights.resolve(recipe.start))
+    state = part_of(weights.load(weights.resolve(recipe.start)), MENDING)
     part: nn.Module = network if is_compact_refiner(state) else network.extractor
     known = f"a compact refiner's of widths {recipe.widths}, or efficientnet-lite0"
     with fitting(known, f"start = {recipe.start}"):
@@ -145,12 +147,10 @@ def _start(recipe: RefinerRecipe) -> CompactRefiner:
     return network
 
 
-def find_usable(
-    folder: Path, image_folder: str | None, mask_folder: str | None
-) -> tuple[list[Pair], dict[str, str]]:
-    """The pairs that can be read and fit, and by stem why the others cannot be used."""
+def find_usable(folder: Path, pairs: Sequence[Pair]) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs of a folder that can be read and fit, and by stem why the others cannot be used."""
     usable, rejected = [], {}
-    for pair in find_pairs(folder, image_folder, mask_folder):
+    for pair in pairs:
         try:
             read_pair(pair)
             usable.append(pair)
@@ -246,9 +246,10 @@ class RefinerTask:
         if not rows:
             return None
         (ious, edges), (new_ious, new_edges) = np.array(before).T, np.array(after).T
+        damage = (1 - ious).sum()
         scores = {
             "iou": float(new_ious.mean()),
-            "error_gone": float(1 - (1 - new_ious).sum() / (1 - ious).sum()),
+            "error_gone": float(1 - (1 - new_ious).sum() / damage) if damage else 0.0,
             "mba_gain": float((new_edges - edges).mean()),
             "worse": float((new_ious < ious).mean()),
         }

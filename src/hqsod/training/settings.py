@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]  # what every generator takes
 Number = TypeVar("Number", int, float)
 
 
@@ -25,7 +26,7 @@ OVERFIT_STEPS = 240  # of a stage that overfits a handful of images
 class Section(BaseModel):
     """A table of a recipe: it cannot be changed, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Optimizer(Section):
@@ -93,7 +94,7 @@ class LoopSettings(Section):
     rates: dict[str, Rate] = Field(min_length=1)
     optimizer: Optimizer = Optimizer()
     pace: Pace = Pace()
-    seed: int = 0
+    seed: Seed = 0
 
     def for_overfitting(self, count: int) -> LoopSettings:
         """The same, for a handful of `count` images and no others."""

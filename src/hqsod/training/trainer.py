@@ -143,6 +143,21 @@ class Trainer:
         networks = {id(n): n for n in (self.network, self.kept)}.values()
         self._share([b for n in networks for b in n.buffers() if b.is_floating_point()])
 
+    def require_finite(self) -> None:
+        """Check what is about to be kept: a last step may ruin it, whose loss nobody asks for.
+
+        Raises:
+            TrainingError: weights that are not finite.
+        """
+        state = self.kept.state_dict()
+        floats = {name: t for name, t in state.items() if t.is_floating_point()}
+        if wrong := [name for name, t in floats.items() if not t.isfinite().all()]:
+            raise TrainingError(
+                f"{wrong[0]} at step {self.step} is not finite",
+                expected="finite weights",
+                fix="start again with lower learning rates",
+            )
+
     def _share(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their mean over all processes, in one message."""
         if self.accelerator.num_processes == 1 or not tensors:
