@@ -33,9 +33,8 @@ from hqsod.errors import InputError, OutputError, SettingsError, WeightsError
 from hqsod.images import find_images, read_map, read_mask
 from hqsod.inference.onnx_session import open_session
 from hqsod.inference.saliency import DEFAULT, find_weights, load_network
-from hqsod.inference.scaling import BILINEAR
 from hqsod.inference.torch_network import TorchNetwork, load_weights
-from hqsod.predict import Predictor, Read, _remark, read
+from hqsod.predict import Predictor, predict, read
 from tests.conftest import random_picture, save
 from tests.golden import inputs
 from tests.networks import save_tiny
@@ -449,11 +448,16 @@ def test_empty_maps_are_said_and_counted(tiny: Path, tmp_path: Path):
     assert "nothing salient found in 1" in said
 
 
-def test_that_nothing_is_salient_is_said_of_the_map_that_is_written():
-    grey = np.full((9, 9), 127.1 / 255, np.float32)  # 127 when it is written
-    image = Read(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8), BILINEAR)
-    assert _remark(image, grey, CutOut()) == "nothing salient found"
-    assert _remark(image, grey, CutOut(threshold=0.4)) is None
+def test_that_nothing_is_salient_is_said_of_the_map_that_is_written(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+):
+    grey = np.full((1, 64, 64), 127.1 / 255, np.float32)  # 127 when it is written
+    monkeypatch.setattr(predictor, "maps", lambda _: grey)
+    found = {save(tmp_path / "a.png", random_picture((9, 9, 3))): "a"}
+    said = predict(found, tmp_path / "plain", predictor).remarks
+    assert said == ("nothing salient found",)
+    split = CutOut(threshold=0.4)
+    assert predict(found, tmp_path / "split", predictor, settings=split).remarks == ()
 
 
 def after_a_fork(work: Callable[[], bytes]) -> bytes:

@@ -53,8 +53,8 @@ class Work(Generic[Item, Result]):
         batch: how many are made at once.
         formats: for folders whose results are no PNG, the ending of `hqsod.encoding.FORMATS`.
         beside: files that are read with the images; no result may take their place either.
-        remark: what the user should know of a result, such as that it is empty, of what was read
-            and what was made; None if nothing.
+        remark: what the user should know of an image drawn for the first folder, such as that it
+            is empty; None if nothing.
     """
 
     description: str
@@ -64,7 +64,7 @@ class Work(Generic[Item, Result]):
     batch: int = 1
     formats: Mapping[Path, str] = field(default_factory=dict)
     beside: Sequence[Path] = ()
-    remark: Callable[[Item, Result], str | None] = lambda _, __: None
+    remark: Callable[[Array], str | None] = lambda _: None
 
 
 def find_inputs(
@@ -185,9 +185,12 @@ def make_each(
     remarks: list[str] = []
 
     def write(path: Path, item: Item, result: Result) -> str | None:
+        remark, first = None, next(iter(results[path]))
         for file, draw in missing[path].items():
-            write_bytes(file, encode(draw(item, result), file.suffix[1:]))
-        return work.remark(item, result)
+            drawn = draw(item, result)
+            write_bytes(file, encode(drawn, file.suffix[1:]))
+            remark = work.remark(drawn) if file == first else remark
+        return remark
 
     steps = Steps(work.read, work.make, write, lambda path: bool(missing[path]))
     with progress_bar(count, work.description) as bar:

@@ -214,9 +214,8 @@ def _levels(image: Read, saliency: Maps) -> Array:
     return (restore(saliency, image.pixels.shape[:2], image.method) * 255).round().astype(np.uint8)
 
 
-def _remark(image: Read, saliency: Maps, settings: Shaping) -> str | None:
-    """What is said of a map without a salient pixel, as it is written."""
-    written = cutout.shape(_levels(image, saliency), settings)
+def _remark(written: Array) -> str | None:
+    """What is said of a map without a salient pixel."""
     return None if written.max() > MASK_THRESHOLD else "nothing salient found"
 
 
@@ -236,7 +235,7 @@ def predict(
             fails is named and passed over.
         out: folder of the maps; it holds nothing else, so that it can be scored as it is.
         predictor: what makes them.
-        kinds: of `KINDS`.
+        kinds: of `KINDS`, maps first, of which is said where nothing is salient.
         settings: how cut-outs are made; what they say of maps holds for all drawn from them.
         overwrite: make again what is there.
 
@@ -255,7 +254,7 @@ def predict(
         batch=predictor.batch,
         formats={folder: ending(kind, settings) for folder, kind in folders.items()},
         beside=[settings.background] if isinstance(settings.background, Path) else [],
-        remark=partial(_remark, settings=settings),
+        remark=_remark,
     )
     return make_each(found, work, overwrite=overwrite)
 
