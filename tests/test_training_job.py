@@ -192,7 +192,9 @@ def test_a_holdout_is_never_empty_and_none_is_told(
         how: dict[str, Any] = {"stages": (1,), "device": "cpu", "precision": "float32"}
         out = tmp_path / str(holdout)
         train(TrainingPlan(data=source, recipe=recipe, **how), out)
-        assert said in " ".join(capsys.readouterr().err.split())
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told
+        assert "training: stage1 of 1 steps; cpu, float32" in told
         assert (out / "stage1/best.safetensors").is_file() == (holdout > 0)
 
 

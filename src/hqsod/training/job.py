@@ -84,6 +84,8 @@ def _train(
                 fix="add --resume to go on with that run",
             )
         require_same(before, plan)
+    if accelerator.is_main_process:
+        _announce(stages, accelerator)
     rejected: dict[str, str] = {}
     for stage in stages:
         with accelerator.main_process_first():
@@ -142,6 +144,13 @@ def _accelerator(plan: TrainingPlan) -> Accelerator:
         mixed_precision="bf16" if precision is torch.bfloat16 else "no",
         gradient_accumulation_steps=plan.accumulate,
     )
+
+
+def _announce(stages: list[Stage], accelerator: Accelerator) -> None:
+    """Say what is about to be done, before images are brought to size."""
+    steps = ", ".join(f"{stage.name} of {stage.settings.steps:,} steps" for stage in stages)
+    precision = "bf16" if accelerator.mixed_precision == "bf16" else "float32"
+    console.print(f"training: {steps}; {accelerator.device}, {precision}", highlight=False)
 
 
 def _tell(name: str, prepared: Prepared, first: bool) -> None:

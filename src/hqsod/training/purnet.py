@@ -201,20 +201,21 @@ class PurNetTask:
         return objectives
 
     def validate(self, network: nn.Module) -> Validation | None:
-        """Standard scores over the validation images at training size, averaged."""
+        """Standard scores of the validation images at training size, as `evaluate` averages them."""
         if not len(self.validation):
             return None
         store = self.validation
         device = next(network.parameters()).device
-        scores, rows = [], []
+        average, rows = metrics.Average("standard"), []
         for index in range(len(store)):
             example = store[index]
             image = torch.from_numpy(np.array(example.image)).permute(2, 0, 1)[None].to(device)
             saliency = _levels(network(image.float() / 255))
-            scores.append(metrics.score(saliency, np.array(example.mask)))
+            mask = np.array(example.mask)
+            average.add(metrics.score_pair(saliency, mask, metrics.ScoreSettings()))
             if is_shown(index, len(store), _SHOWN):
                 rows.append((example.image, example.mask, saliency))
-        means = {name: float(np.mean([s[name] for s in scores])) for name in _SCORES}
+        means = {name: average.mean[name] for name in _SCORES}
         return Validation(means, means["mae"], sheet(("image", "mask", "prediction"), rows, _TILE))
 
 
