@@ -201,7 +201,7 @@ class PurNetTask:
         return objectives
 
     def validate(self, network: nn.Module) -> Validation | None:
-        """Standard scores of the validation images at training size, as `evaluate` averages them."""
+        """Standard scores of the validation images at training size, averaged as in `evaluate`."""
         if not len(self.validation):
             return None
         store = self.validation
