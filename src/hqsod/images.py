@@ -100,7 +100,9 @@ def _converted(convert: Convert, image: Image.Image, name: str) -> tuple[Array, 
         return convert(image, name)
     except ERRORS as error:
         reason = str(error) or type(error).__name__
-        raise InputError(f"{name}: {reason}", expected="an image that Pillow can read") from error
+        raise InputError(
+            f"{name}: cannot be converted ({reason})", expected="an image that Pillow can convert"
+        ) from error
 
 
 def load_image(source: Source, most: int = MAX_PIXELS) -> Read:
