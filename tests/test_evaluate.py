@@ -19,7 +19,7 @@ import pytest
 
 from hqsod import cli, metrics
 from hqsod.errors import InputError
-from hqsod.evaluate import evaluate, score_cache
+from hqsod.evaluate import dataset_name, evaluate, score_cache
 from hqsod.evaluate.matching import ground_truth_folder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -235,6 +235,17 @@ def test_a_data_sets_folder_will_do_for_its_ground_truths(
     options = ["--pred", predictions, "--gt", tmp_path / "set", "--json", tmp_path / "s.json"]
     assert run(monkeypatch, *options) == 0
     assert list(json.loads((tmp_path / "s.json").read_text())["datasets"]) == ["set"]
+
+
+def test_pascal_s_keeps_its_name_and_photographs(tmp_path: Path) -> None:
+    predictions, truths = make_set(tmp_path, 2)
+    datasets = tmp_path / "PASCAL-S" / "datasets"
+    masks = shutil.copytree(truths, datasets / "masks" / "pascal")
+    shutil.copytree(predictions, datasets / "imgs" / "pascal")
+    for given in (tmp_path / "PASCAL-S", masks):
+        assert dataset_name(given) == "PASCAL-S"
+        found = evaluate({"m": predictions}, {"P": given}, metrics.ScoreSettings()).datasets["P"]
+        assert {path.parent.parent.name for path in found.images.values()} == {"imgs"}
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -73,7 +73,7 @@ def dataset_name(given: Path) -> str:
     Raises:
         InputError: as `ground_truth_folder`.
     """
-    return ground_truth_folder(given).resolve().parent.name
+    return _root(ground_truth_folder(given).resolve()).name
 
 
 def ground_truth_folder(given: Path) -> Path:
@@ -155,10 +155,16 @@ def passed_over(matched: Mapping[str, MatchedDataset]) -> Iterator[str]:
             yield f"{folder}: {len(others)} other files passed over: {kinds}"
 
 
+def _root(masks: Path) -> Path:
+    """The data set that ground truths lie in: above as many folders as their layout has."""
+    depths = (len(Path(lay.masks).parts) for lay in layouts.LAYOUTS if masks.match(lay.masks))
+    return masks.parents[next(depths, 1) - 1]
+
+
 def _photographs(masks: Path) -> dict[str, Path]:
     """Photographs by stem, where the masks are those of a layout we know; for the report alone."""
     try:
-        found = layouts.inspect(masks.parent)
+        found = layouts.inspect(_root(masks))
     except InputError:
         return {}
     return {p.stem: p.image for p in found.pairs if p.mask.parent.resolve() == masks.resolve()}
