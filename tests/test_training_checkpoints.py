@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hqsod.errors import WeightsError
+from hqsod.errors import OutputError, WeightsError
 from hqsod.training.checkpoints import Journal, read_log, restore_newest, save_state
 from tests.training_job import Noise, losses, purnet_trainer
 
@@ -50,6 +50,17 @@ def test_a_journal_drops_what_comes_again(tmp_path: Path) -> None:
     journal.write(3, {"loss": 9.0})
     journal.close()
     assert [line["loss"] for line in losses(tmp_path)] == [0.5, 1.0, 9.0]
+
+
+def test_a_journal_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(OutputError, match="File exists; free space, then go on with --resume"):
+        journal.write(1, {"loss": 1.0})
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left on device"):
+        journal.write(1, {"loss": 1.0})
 
 
 @pytest.mark.parametrize(

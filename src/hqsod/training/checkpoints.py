@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import torch
 
 from hqsod.addresses import write_bytes
 from hqsod.encoding import encode_jpeg
-from hqsod.errors import WeightsError
+from hqsod.errors import OutputError, WeightsError
 from hqsod.training.task import Validation
 
 if TYPE_CHECKING:
@@ -61,34 +62,48 @@ class Journal:
     Args:
         folder: of the run.
         step: where the run goes on; what was logged after it is dropped, for it comes again.
+
+    Raises:
+        OutputError: from here and from every method, where the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder, self.step = folder, step
         self._log = folder / "log.jsonl"
         self._tensorboard: SummaryWriter | None = None
-        folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_log(self._log) if line["step"] <= step]
         write_bytes(self._log, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line and add the values to TensorBoard."""
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board().add_scalar(name, value, step)
+        with self._writing():
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, **values}) + "\n")
+            for name, value in values.items():
+                self._board().add_scalar(name, value, step)
 
     def show(self, step: int, validation: Validation) -> None:
         """Log scores and keep the sheet of predictions."""
         self.write(step, {f"validation/{n}": v for n, v in validation.scores.items()})
         path = self.folder / "samples" / f"step-{step:08d}.jpg"
         write_bytes(path, encode_jpeg(validation.sheet))
-        self._board().add_image("predictions", validation.sheet, step, dataformats="HWC")
+        with self._writing():
+            self._board().add_image("predictions", validation.sheet, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out what TensorBoard still holds."""
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with self._writing():
+                self._tensorboard.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # TensorBoard's thread hands on its own
+            raise OutputError(
+                f"{self.folder}: {error.strerror}", fix="free space, then go on with --resume"
+            ) from error
 
     def _board(self) -> SummaryWriter:
         if self._tensorboard is None:
